@@ -19,17 +19,31 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   flannel: ["lib", "ip", "netlink", "dataplane"],
   cni: ["lib", "ip", "resources", "ipam", "dataplane"],
   flows: ["lib", "ip", "netlink"],
-  controller: ["lib", "ip", "resources", "datastore", "ipam"],
+  controller: ["lib", "ip", "resources", "datastore", "ipam", "agent"],
   agent: [
-    ...["lib", "ip", "netlink", "resources", "datastore", "ipam", "bgp", "policy", "dataplane", "flannel", "cni", "flows"],
+    ...[
+      "lib",
+      "ip",
+      "netlink",
+      "resources",
+      "datastore",
+      "ipam",
+      "bgp",
+      "policy",
+      "dataplane",
+      "flannel",
+      "cni",
+      "flows",
+    ],
   ],
-  cli: ["lib", "ip", "resources", "datastore", "policy"],
+  cli: ["lib", "ip", "resources", "datastore", "ipam", "policy"],
   web: ["lib", "ip", "resources", "datastore", "policy"],
   lab: ["*"],
 };
 
 /** Modules that touch the world, which only `*.io.ts` may import. */
-const WORLD = /^node:(fs|net|http|https|http2|dgram|child_process|worker_threads|sqlite|process|os|dns|tls|timers)(\/|$)/;
+const WORLD =
+  /^node:(fs|net|http|https|http2|dgram|child_process|worker_threads|sqlite|process|os|dns|tls|timers)(\/|$)/;
 /** The clock and the dice, which pure files are handed. */
 const CLOCK_OR_DICE = /\b(Date\.now\(|new Date\(\)|Math\.random\(|performance\.now\(|process\.hrtime|randomUUID\()/;
 
@@ -46,9 +60,9 @@ function sourceFiles(): SourceFile[] {
     .map((entry) => {
       const path = relative(SRC, join(entry.parentPath, entry.name));
       const text = readFileSync(join(SRC, path), "utf8");
-      const imports = [...text.matchAll(/(?:^|\n)\s*(?:import|export)\s[^;]*?from\s+"([^"]+)"|import\("([^"]+)"\)/g)].map(
-        (match) => match[1] ?? match[2] ?? "",
-      );
+      const imports = [
+        ...text.matchAll(/(?:^|\n)\s*(?:import|export)\s[^;]*?from\s+"([^"]+)"|import\("([^"]+)"\)/g),
+      ].map((match) => match[1] ?? match[2] ?? "");
       return { path, folder: path.includes("/") ? path.slice(0, path.indexOf("/")) : "", text, imports };
     });
 }

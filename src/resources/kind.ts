@@ -1,6 +1,7 @@
 /** What every object that people write has in common, and what the program knows about each kind of object. */
 
 export interface ObjectMeta {
+  /** Empty only beside `generateName`, on an object that the datastore has yet to name. */
   name: string;
   /** Only on namespaced kinds. */
   namespace?: string;
@@ -36,8 +37,13 @@ export interface Resource {
   metadata: ObjectMeta;
 }
 
-/** One row of the table of kinds: how the kind is named, stored, checked and shown. */
+/**
+ * One row of the table of kinds: how the kind is named, stored, checked and shown. Members are methods so that a row
+ * for one kind can stand in a list of rows for any kind; a row must only be given objects of its own kind.
+ */
 export interface KindInfo<Item extends Resource = Resource> {
+  /** As `kind`, but unique: Kubernetes and Calico both have a NetworkPolicy. The key in `Kinds`. */
+  readonly id: string;
   readonly kind: string;
   /** API group; empty for the Kubernetes core. */
   readonly group: string;
@@ -51,15 +57,25 @@ export interface KindInfo<Item extends Resource = Resource> {
   readonly status: boolean;
   /**
    * Checks and normalises an object that came from outside: fills defaults, refuses unknown fields with a suggestion,
-   * throws `InvalidResource` that lists every fault with the path of its field.
+   * throws `InvalidResource` that lists every fault with the path of its field. Namespaced objects without a namespace
+   * get `default`. With `keepUnknown`, unknown fields stay: for objects that a newer API server hands out.
    */
-  readonly parse: (input: unknown) => Item;
+  parse(this: void, input: unknown, options?: ParseOptions): Item;
+  /**
+   * Whether `next` may take the place of `previous`: throws `InvalidResource` for changes to fields that are fixed once
+   * the object exists. Absent where everything may change.
+   */
+  checkUpdate?(this: void, previous: Item, next: Item): void;
   /** Columns of `get`: heading and text. `wide` ones are shown on request only. */
   readonly columns: readonly Column<Item>[];
+}
+
+export interface ParseOptions {
+  readonly keepUnknown?: boolean;
 }
 
 export interface Column<Item extends Resource = Resource> {
   readonly heading: string;
   readonly wide?: boolean;
-  readonly text: (item: Item) => string;
+  text(this: void, item: Item): string;
 }

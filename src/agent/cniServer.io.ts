@@ -1,0 +1,89 @@
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { createServer, type Server, type Socket } from "node:net";
+import { answerRequest } from "../cni/plugin.ts";
+import type { CniNode } from "../cni/node.ts";
+import { listenOnSocket, type SocketListener } from "../datastore/socket.io.ts";
+import { messageOf } from "../lib/errors.ts";
+
+/** Where the CNI plugin's requests arrive: `cni.sock`, which only root may use. */
+export interface CniServer {
+  close(): Promise<void>;
+}
+
+export interface CniServerOptions {
+  readonly runDirectory: string;
+  readonly node: CniNode;
+  readonly interfacePrefix: string;
+  readonly onRequest: (milliseconds: number, ok: boolean) => void;
+  readonly onError: (message: string) => void;
+}
+
+/** Environment and configuration together; a runtime's are a few KiB. */
+const REQUEST_LIMIT = 2 << 20;
+/** The shim sends all it has at once. */
+const REQUEST_MS = 10_000;
+/** DELs that came while no agent ran are looked for this often: a shim may have left one while we started. */
+const DEFERRED_MS = 10_000;
+
+export async function startCniServer(options: CniServerOptions): Promise<CniServer> {
+  const { runDirectory, onError } = options;
+  const deferredDirectory = `${runDirectory}/cni-deferred`;
+  mkdirSync(deferredDirectory, { recursive: true, mode: 0o700 });
+  const open = new Set<Socket>();
+  const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
+    serveOne(socket, options);
+  });
+  const listener: SocketListener = await listenOnSocket(server, `${runDirectory}/cni.sock`);
+  let working: Promise<void> | undefined;
+  const workOff = (): void => {
+    working ??= workOffDeferred(deferredDirectory, options)
+      .catch((error: unknown) => onError(messageOf(error)))
+      .finally(() => (working = undefined));
+  };
+  const timer = setInterval(workOff, DEFERRED_MS);
+  timer.unref();
+  workOff();
+  return {
+    async close() {
+      clearInterval(timer);
+      listener.remove();
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of open) socket.destroy();
+      await Promise.all([closed, working]);
+    },
+  };
+}
+
+function serveOne(socket: Socket, { node, interfacePrefix, onRequest, onError }: CniServerOptions): void {
+  const started = performance.now();
+  const chunks: Buffer[] = [];
+  let length = 0;
+  socket.setTimeout(REQUEST_MS, () => socket.destroy());
+  socket.on("error", (error) => onError(`a CNI request broke off: ${error.message}`));
+  socket.on("data", (chunk: Buffer) => {
+    length += chunk.length;
+    if (length > REQUEST_LIMIT) socket.destroy(new Error(`it is larger than ${REQUEST_LIMIT} bytes`));
+    else chunks.push(chunk);
+  });
+  socket.on("end", () => {
+    socket.setTimeout(0);
+    void answerRequest(Buffer.concat(chunks), node, interfacePrefix).then(({ ok, text }) => {
+      onRequest(performance.now() - started, ok);
+      socket.end(`${ok ? "+" : "!"}${text}`);
+    });
+  });
+}
+
+/** Each file is a request as the shim would have sent it. It goes when it has succeeded, and is tried again otherwise. */
+async function workOffDeferred(directory: string, { node, interfacePrefix, onError }: CniServerOptions): Promise<void> {
+  if (node.notReady() !== undefined) return;
+  for (const name of readdirSync(directory)) {
+    if (name.endsWith("~")) continue; // still being written
+    const path = `${directory}/${name}`;
+    const { ok, text } = await answerRequest(readFileSync(path), node, interfacePrefix);
+    if (ok) rmSync(path, { force: true });
+    else onError(`the deferred CNI request ${path} failed: ${text.trim()}`);
+  }
+}

@@ -1,0 +1,74 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+
+/** What an agent counts. Names are Felix's where Felix counts the same, so that people's dashboards go on working. */
+export interface Metrics {
+  readonly cniRequest: (milliseconds: number, ok: boolean) => void;
+  readonly routesChanged: (added: number, removed: number) => void;
+  readonly routeProblem: () => void;
+  text(): Promise<string>;
+}
+
+export interface MetricsSource {
+  readonly endpoints: () => number;
+  readonly hosts: () => number;
+  readonly routes: () => number;
+  readonly blocks: () => number;
+  readonly peersEstablished: () => number;
+  readonly inSync: () => boolean;
+}
+
+export function createMetrics(source: MetricsSource): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  const gauge = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  gauge("felix_active_local_endpoints", "Endpoints on this node.", source.endpoints);
+  gauge("felix_cluster_num_hosts", "Nodes in the cluster.", source.hosts);
+  gauge("felix_route_table_num_routes", "Routes that this node wants in the kernel.", source.routes);
+  gauge("felix_resync_state", "3 when this node is in sync with the datastore, 1 while it waits for it.", () =>
+    source.inSync() ? 3 : 1,
+  );
+  gauge("ipam_blocks_per_node", "Address blocks that this node holds.", source.blocks);
+  gauge("caracal_bgp_peers_established", "BGP sessions that are established.", source.peersEstablished);
+  // Not the library's own process metrics: they keep a timer running a hundred times a second.
+  gauge("process_resident_memory_bytes", "Resident memory size in bytes.", () => process.memoryUsage.rss());
+  gauge("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  });
+  const cni = new Histogram({
+    name: "caracal_cni_request_seconds",
+    help: "Time that the agent took for a CNI request.",
+    labelNames: ["result"],
+    buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5],
+    registers,
+  });
+  const routes = new Counter({
+    name: "caracal_route_changes_total",
+    help: "Routes written or deleted.",
+    labelNames: ["change"],
+    registers,
+  });
+  const failures = new Counter({
+    name: "felix_int_dataplane_failures",
+    help: "Times that the kernel refused a change.",
+    registers,
+  });
+  return {
+    cniRequest: (milliseconds, ok) => cni.observe({ result: ok ? "ok" : "error" }, milliseconds / 1000),
+    routesChanged(added, removed) {
+      routes.inc({ change: "written" }, added);
+      routes.inc({ change: "deleted" }, removed);
+    },
+    routeProblem: () => failures.inc(),
+    text: () => registry.metrics(),
+  };
+}

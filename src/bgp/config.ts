@@ -1,0 +1,200 @@
+import type { Address, Family } from "../ip/address.ts";
+import type { Prefix } from "../ip/prefix.ts";
+import type { PathAttributes } from "./attributes.ts";
+import type { FilterRules } from "./filters.ts";
+import type { StateName } from "./session.ts";
+
+/** What a speaker needs to know once, at its start. Times are seconds. */
+export interface SpeakerConfig {
+  /** Our autonomous system, 1 to 4294967295. */
+  readonly asn: number;
+  /** Our BGP identifier, written as an IPv4 address (RFC 6286: any number but zero, unique in the AS). */
+  readonly routerId: string;
+  /** TCP port to listen on; 179 unless told, 0 for any free one. */
+  readonly port?: number;
+  /** Local addresses to listen on; every address of the host unless told. An empty list accepts nothing. */
+  readonly listenAddresses?: readonly string[];
+  readonly restart?: RestartConfig;
+  /**
+   * How packets would reach a next hop: the way into the kernel's table, and the IGP metric of RFC 4271 section 9.1.2.2
+   * (e). Undefined says unreachable: paths through it are kept but not used. Asked once per next hop, and again after
+   * `recheckNextHops()`. Unless given, every next hop counts as directly connected.
+   */
+  readonly resolve?: (nextHop: Address) => ResolvedNextHop | undefined;
+  /** How many equal-cost next hops a route may have (16 unless told). 1 switches multipath off. */
+  readonly maxPaths?: number;
+  /** One line per event an operator would want to read. */
+  readonly log?: (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
+}
+
+/** How we come back: RFC 4724 section 4.1, the restarting speaker. */
+export interface RestartConfig {
+  /** We may have run before: sets the Restart State bit in our first sessions, and defers pruning until `settled`. */
+  readonly restarting: boolean;
+  /** The kernel kept our routes while we were away: sets the Forwarding State bit. */
+  readonly forwardingPreserved: boolean;
+  /** How long to wait for the peers' End-of-RIB before settling without them (120 unless told). */
+  readonly deferralTime?: number;
+}
+
+export interface ResolvedNextHop {
+  /** The neighbour to send to, or undefined where the next hop is itself on the link. */
+  readonly gateway?: Address;
+  readonly interface?: string;
+  readonly metric?: number;
+}
+
+/** One neighbour. Times are seconds. Two peers may not share an address. */
+export interface PeerConfig {
+  /** `Mesh_192_0_2_12`, `Global_…`, `Node_…`: the names that Calico gives BIRD's protocols. Unique. */
+  readonly name: string;
+  readonly address: string;
+  /** TCP port the peer listens on; 179 unless told. */
+  readonly port?: number;
+  readonly asn: number;
+  /** Our AS towards this peer, where it differs from the speaker's. */
+  readonly localAsn?: number;
+  /** Wait for the peer to connect, never dial. */
+  readonly passive?: boolean;
+  /** Local address to dial from; the kernel chooses unless told. Must be of the family of `address`. */
+  readonly sourceAddress?: string;
+  /** Proposed hold time (240 unless told, as BIRD). 0 switches it off, otherwise at least 3. */
+  readonly holdTime?: number;
+  /** A third of the negotiated hold time unless told. */
+  readonly keepaliveTime?: number;
+  /** How long one TCP connection attempt may take before it is given up (2 unless told). */
+  readonly connectTimeout?: number;
+  /** Longest pause between attempts to connect (5 unless told); the first attempts come faster. */
+  readonly connectRetry?: number;
+  /** How long the peer may keep our routes while we restart (120 unless told); 0 switches graceful restart off. */
+  readonly restartTime?: number;
+  /** Upper bound on how long we keep this peer's routes while it restarts; what it asks for unless told. */
+  readonly maxRestartTime?: number;
+  /** Address families to exchange; the family of `address` alone unless told. */
+  readonly families?: readonly Family[];
+  /** Give ourselves as next hop also of routes learned in iBGP or eBGP. Always so for our own routes. */
+  readonly nextHopSelf?: boolean;
+  /** The address that stands for us in a family; our end of the TCP connection unless told. */
+  readonly nextHops?: { readonly 4?: string; readonly 6?: string };
+  /** What to believe of what the peer says. Unless given: everything from iBGP, nothing from eBGP (RFC 8212). */
+  readonly importFilter?: FilterRules;
+  /** What to tell the peer. Unless given: everything to iBGP, nothing to eBGP (RFC 8212). */
+  readonly exportFilter?: FilterRules;
+}
+
+/** A route that this node announces as its own. */
+export interface OriginatedRoute {
+  readonly prefix: Prefix;
+  readonly attributes?: Pick<PathAttributes, "med" | "localPref" | "communities" | "largeCommunities">;
+}
+
+export interface RouteNextHop extends ResolvedNextHop {
+  /** As the peer announced it. */
+  readonly nextHop: Address;
+}
+
+/** The learned route to a prefix became this; without next hops, there is none any more (or the prefix is our own). */
+export interface RouteChange {
+  readonly prefix: Prefix;
+  /** Best first; more than one where paths are equal up to RFC 4271 section 9.1.2.2 (e). */
+  readonly nextHops: readonly RouteNextHop[];
+  /** Of the best path. */
+  readonly attributes?: PathAttributes;
+  /** Name of the peer of the best path. */
+  readonly peer?: string;
+}
+
+export interface SpeakerEvents {
+  /** Learned routes that changed in one turn of the event loop; a prefix stands once. */
+  readonly routes: (changes: readonly RouteChange[]) => void;
+  /** A peer's state changed. */
+  readonly peer: (status: PeerStatus) => void;
+  /** After a restart: every peer has told all it knows, or had its time. What was not announced by now may go. */
+  readonly settled: () => void;
+}
+
+export interface FamilyCounts {
+  /** Paths the peer announced, whether believed or not. */
+  readonly received: number;
+  readonly accepted: number;
+  /** Kept from before the peer went away, not announced again yet. */
+  readonly stale: number;
+  readonly advertised: number;
+}
+
+export interface PeerStatus {
+  readonly name: string;
+  readonly address: string;
+  readonly port: number;
+  readonly asn: number;
+  readonly type: "iBGP" | "eBGP";
+  readonly passive: boolean;
+  readonly state: StateName;
+  /** When it entered the state: milliseconds since 1970. */
+  readonly since: number;
+  /** Why it is not established, in words; empty when it is. */
+  readonly reason: string;
+  readonly localAddress?: string;
+  readonly remoteRouterId?: string;
+  /** Negotiated, seconds. */
+  readonly holdTime?: number;
+  readonly families: readonly Family[];
+  readonly routes: { readonly [F in Family]?: FamilyCounts };
+  readonly messages: { readonly received: number; readonly sent: number };
+  readonly lastNotification?: { readonly direction: "sent" | "received"; readonly text: string; readonly at: number };
+  /** Times it reached `established`. */
+  readonly established: number;
+  readonly gracefulRestart: {
+    /** The peer keeps our routes while we restart, and we its. */
+    readonly negotiated: boolean;
+    /** Milliseconds since 1970 when routes kept from before are given up, while there are any. */
+    readonly staleUntil?: number;
+  };
+}
+
+/** A route as one of the tables has it, with the reason it is there or is not used. */
+export interface RouteView {
+  readonly prefix: string;
+  /** Whom it came from; `local` for our own. */
+  readonly from: string;
+  /** Whom it goes to: only in the view `out`. */
+  readonly to?: string;
+  /** `in`: it was accepted; `best`: it is the chosen one; `out`: it is advertised. */
+  readonly chosen: boolean;
+  readonly reason: string;
+  readonly stale: boolean;
+  readonly attributes: PathAttributes;
+  readonly nextHops: readonly RouteNextHop[];
+}
+
+export interface RouteQuery {
+  /** `in`: all that peers said; `best`: the candidates for each prefix; `out`: what each peer is told, or why not. */
+  readonly view: "in" | "best" | "out";
+  readonly family?: Family;
+  /** Name of a peer. */
+  readonly peer?: string;
+  readonly prefix?: Prefix;
+}
+
+/** A running speaker. */
+export interface Speaker {
+  /** The port that it listens on (useful with port 0), or 0 where it does not listen. */
+  readonly port: number;
+  /** Whether a restart is over: see `SpeakerEvents.settled`. */
+  readonly settled: boolean;
+  /** Makes these the peers. A change touches only the sessions that it concerns; a changed filter resets none. */
+  setPeers(peers: readonly PeerConfig[]): void;
+  /** Makes these the routes of this node: what is new is announced, what is gone is withdrawn. */
+  setOrigination(routes: readonly OriginatedRoute[]): void;
+  /** Asks `resolve` again for every next hop: after a link or kernel route changed. */
+  recheckNextHops(): void;
+  on<Name extends keyof SpeakerEvents>(name: Name, listener: SpeakerEvents[Name]): () => void;
+  peers(): PeerStatus[];
+  routes(query: RouteQuery): RouteView[];
+  /** All learned routes now in use, as one batch: for a consumer that joins late, or reconciles. */
+  learned(): RouteChange[];
+  /** Ends every session with Cease, Administrative Shutdown: peers drop our routes at once. */
+  close(communication?: string): Promise<void>;
+  /** Ends without a word, as a crash would: peers that negotiated graceful restart keep our routes. */
+  abandon(): Promise<void>;
+}

@@ -1,0 +1,155 @@
+import type { Family } from "../ip/address.ts";
+import type { PrefixWords } from "./nlri.ts";
+
+const NONE = -1;
+
+/** A copy with room for `size` items; the room is `fill`. */
+export function grown<Items extends Int32Array | Uint32Array | Uint16Array | Uint8Array>(
+  items: Items,
+  size: number,
+  fill = 0,
+): Items {
+  const larger = new (items.constructor as new (size: number) => Items)(size);
+  larger.set(items);
+  if (fill !== 0) larger.fill(fill, items.length);
+  return larger;
+}
+
+/**
+ * Gives each prefix of one family a small number, so that what is known of it can lie in typed arrays: some 13 bytes a
+ * prefix for IPv4, where an object or a string would take a hundred. Numbers of prefixes that were removed are given
+ * out again. A hash table with chains; `Map` in the tests is its naive twin.
+ */
+export class PrefixTable {
+  readonly family: Family;
+  /** Numbers given out so far are below this. */
+  high = 0;
+  size = 0;
+  /** 32-bit words of address for each prefix: one for IPv4, four for IPv6. */
+  readonly #width: 1 | 4;
+  #words: Uint32Array;
+  #lengths: Uint8Array;
+  /** The next prefix in the same chain, or in the list of free numbers. */
+  #next: Int32Array;
+  #heads: Int32Array;
+  #free = NONE;
+
+  constructor(family: Family, capacity = 64) {
+    this.family = family;
+    this.#width = family === 4 ? 1 : 4;
+    this.#words = new Uint32Array(capacity * this.#width);
+    this.#lengths = new Uint8Array(capacity);
+    this.#next = new Int32Array(capacity);
+    this.#heads = new Int32Array(capacity).fill(NONE);
+  }
+
+  /** How many prefixes there is room for, which arrays beside this table may want to follow. */
+  get capacity(): number {
+    return this.#lengths.length;
+  }
+
+  /** The number of a prefix, or -1. */
+  find(w0: number, w1: number, w2: number, w3: number, length: number): number {
+    let id = this.#heads[this.#slot(w0, w1, w2, w3, length)]!;
+    while (id !== NONE && !this.#is(id, w0, w1, w2, w3, length)) id = this.#next[id]!;
+    return id;
+  }
+
+  /** The number of a prefix, a new one where it had none. */
+  add(w0: number, w1: number, w2: number, w3: number, length: number): number {
+    const known = this.find(w0, w1, w2, w3, length);
+    if (known !== NONE) return known;
+    let id = this.#free;
+    if (id !== NONE) this.#free = this.#next[id]!;
+    else {
+      if (this.high === this.capacity) this.#grow();
+      id = this.high;
+      this.high += 1;
+    }
+    const at = id * this.#width;
+    this.#words[at] = w0;
+    if (this.#width === 4) {
+      this.#words[at + 1] = w1;
+      this.#words[at + 2] = w2;
+      this.#words[at + 3] = w3;
+    }
+    this.#lengths[id] = length;
+    this.#link(id, this.#slot(w0, w1, w2, w3, length));
+    this.size += 1;
+    return id;
+  }
+
+  /** Forgets a prefix: its number may be another's from now on. */
+  remove(id: number): void {
+    const { w0, w1, w2, w3, length } = this.words(id);
+    const slot = this.#slot(w0, w1, w2, w3, length);
+    let before = NONE;
+    let at = this.#heads[slot]!;
+    while (at !== id) {
+      before = at;
+      at = this.#next[at]!;
+    }
+    if (before === NONE) this.#heads[slot] = this.#next[id]!;
+    else this.#next[before] = this.#next[id]!;
+    this.#next[id] = this.#free;
+    this.#free = id;
+    this.size -= 1;
+  }
+
+  words(id: number): PrefixWords {
+    const at = id * this.#width;
+    const w0 = this.#words[at]!;
+    const length = this.#lengths[id]!;
+    if (this.#width === 1) return { w0, w1: 0, w2: 0, w3: 0, length };
+    return { w0, w1: this.#words[at + 1]!, w2: this.#words[at + 2]!, w3: this.#words[at + 3]!, length };
+  }
+
+  /** Writes the prefix as NLRI at `at`, and returns where it ends: at most 17 bytes on. */
+  encode(id: number, bytes: Uint8Array, at: number): number {
+    const length = this.#lengths[id]!;
+    bytes[at] = length;
+    const octets = (length + 7) >> 3;
+    const first = id * this.#width;
+    for (let index = 0; index < octets; index += 1) {
+      bytes[at + 1 + index] = this.#words[first + (index >> 2)]! >>> (24 - 8 * (index & 3));
+    }
+    return at + 1 + octets;
+  }
+
+  #is(id: number, w0: number, w1: number, w2: number, w3: number, length: number): boolean {
+    const at = id * this.#width;
+    if (this.#words[at] !== w0 || this.#lengths[id] !== length) return false;
+    if (this.#width === 1) return true;
+    return this.#words[at + 1] === w1 && this.#words[at + 2] === w2 && this.#words[at + 3] === w3;
+  }
+
+  /** The number of slots is a power of two. Multipliers are those of MurmurHash3's finish. */
+  #slot(w0: number, w1: number, w2: number, w3: number, length: number): number {
+    let hash = Math.imul(w0 ^ length, 0x85ebca6b);
+    if (this.#width === 4) {
+      hash = Math.imul((hash ^ (hash >>> 13)) + w1, 0xc2b2ae35);
+      hash = Math.imul((hash ^ (hash >>> 13)) + w2, 0x85ebca6b);
+      hash = Math.imul((hash ^ (hash >>> 13)) + w3, 0xc2b2ae35);
+    }
+    hash = Math.imul(hash ^ (hash >>> 16), 0xc2b2ae35);
+    return (hash ^ (hash >>> 13)) & (this.#heads.length - 1);
+  }
+
+  #link(id: number, slot: number): void {
+    this.#next[id] = this.#heads[slot]!;
+    this.#heads[slot] = id;
+  }
+
+  /** Only called when every number is in use, so that all of them are linked anew. */
+  #grow(): void {
+    const capacity = this.capacity * 2;
+    this.#words = grown(this.#words, capacity * this.#width);
+    this.#lengths = grown(this.#lengths, capacity);
+    this.#next = new Int32Array(capacity);
+    this.#heads = new Int32Array(capacity).fill(NONE);
+    for (let id = 0; id < this.high; id += 1) {
+      const { w0, w1, w2, w3, length } = this.words(id);
+      this.#link(id, this.#slot(w0, w1, w2, w3, length));
+    }
+  }
+}

@@ -1,0 +1,272 @@
+import { formatAddress, parseAddress, type Address, type Family } from "../ip/address.ts";
+import { formatPrefix, type Prefix } from "../ip/prefix.ts";
+import { AttributeTable, type AttributeSet } from "./attribute-table.ts";
+import type { OriginatedRoute, ResolvedNextHop, RouteChange, RouteNextHop } from "./config.ts";
+import { LOCAL_PEER, type RibPeer } from "./decision.ts";
+import { policyKey, type ExportPolicy } from "./export-policy.ts";
+import { applyOperations, type FilterOperation } from "./filters.ts";
+import { importRefusal, importRoute, type ImportPolicy } from "./import-policy.ts";
+import type { Negotiated } from "./negotiation.ts";
+import { walkNlri, wordsOfPrefix, type NlriRange } from "./nlri.ts";
+import { Rib } from "./rib.ts";
+import { decodeAnnouncement, splitUpdate, type UpdateContext, type UpdateSections } from "./update.ts";
+import type { Member } from "./update-batch.ts";
+import { UpdateGroup } from "./update-group.ts";
+
+export interface TablesOptions {
+  readonly routerId: number;
+  readonly resolve: (address: Address) => ResolvedNextHop | undefined;
+  readonly maxPaths: number;
+}
+
+/** A peer in the tables, and what to make of what it says. */
+export interface TablePeer extends RibPeer {
+  imports: { readonly [F in Family]?: ImportPolicy };
+}
+
+/** How the UPDATEs of a session are read. */
+export interface Reading extends UpdateContext {
+  readonly families: readonly Family[];
+}
+
+export interface Received {
+  readonly endOfRib?: Family;
+  /** What was wrong with the message and forgiven, for the log (RFC 7606). */
+  readonly problems: readonly string[];
+}
+
+const FAMILIES: readonly Family[] = [4, 6];
+/** Prefixes decided in one turn of the event loop: some tens of milliseconds. */
+const TURN = 32_768;
+
+export function readingOf({ asOctets, internal, addPathReceive, families }: Negotiated): Reading {
+  return { asOctets, internal, addPath: new Set(addPathReceive), families };
+}
+
+/** All that is known of routes, without sockets or clock: messages go in, messages and changes for the kernel come out. */
+export class Tables {
+  readonly sets: AttributeTable;
+  readonly ribs: { readonly [F in Family]: Rib };
+  readonly groups = new Map<string, UpdateGroup>();
+  /** While true, learned routes are told to nobody: see `release`. */
+  #deferring = false;
+  readonly #peers: (TablePeer | undefined)[] = [];
+  readonly #gone: number[] = [];
+  #originated = new Map<string, OriginatedRoute>();
+
+  constructor({ routerId, resolve, maxPaths }: TablesOptions) {
+    this.sets = new AttributeTable(resolve);
+    const peerOf = (index: number): RibPeer => this.peer(index);
+    const rib = (family: Family): Rib => new Rib(family, this.sets, peerOf, maxPaths);
+    this.ribs = { 4: rib(4), 6: rib(6) };
+    const address = parseAddress("0.0.0.0");
+    this.addPeer({ name: "local", address, internal: false, routerId, imports: {} });
+  }
+
+  peer(index: number): TablePeer {
+    const peer = this.#peers[index];
+    if (peer === undefined) throw new RangeError(`there is no peer ${index}`);
+    return peer;
+  }
+
+  /** The first one is ourselves. */
+  addPeer(peer: Omit<TablePeer, "index">): TablePeer {
+    const free = this.#peers.findIndex((other, index) => other === undefined && !this.#gone.includes(index));
+    const index = free < 0 ? this.#peers.length : free;
+    const added = { ...peer, index };
+    this.#peers[index] = added;
+    return added;
+  }
+
+  /** Its routes go, and with the next flush its number. */
+  removePeer(index: number): void {
+    for (const family of FAMILIES) this.ribs[family].drop(index, "all");
+    this.#gone.push(index);
+  }
+
+  /** Reads an UPDATE's body into the tables. Throws `ProtocolError` where the session must end, and its routes with it. */
+  receive(index: number, reading: Reading, bytes: Uint8Array, start: number, end: number): Received {
+    const sections = splitUpdate(bytes, start, end, reading);
+    const { withdrawn, announced, unreach, reach, endOfRib } = sections;
+    this.#withdraw(index, reading, withdrawn);
+    if (unreach !== undefined) this.#withdraw(index, reading, unreach);
+    const problems: string[] = [];
+    if (announced.start < announced.end) this.#announce(index, reading, sections, announced, problems);
+    if (reach !== undefined && reach.nlri.start < reach.nlri.end) {
+      this.#announce(index, reading, sections, reach.nlri, problems);
+    }
+    return { problems, ...(endOfRib !== undefined && { endOfRib }) };
+  }
+
+  /** The import filter of a peer changed. */
+  reimport(peer: TablePeer, family: Family): void {
+    const policy = peer.imports[family];
+    if (policy === undefined) return;
+    this.ribs[family].reimport(peer.index, (words, received) => {
+      const result = importRoute(words, received.attributes, policy);
+      if ("refused" in result) return undefined;
+      return result.attributes === received.attributes ? received : this.sets.intern(result.attributes);
+    });
+  }
+
+  setOrigination(routes: readonly OriginatedRoute[]): void {
+    const wanted = new Map(routes.map((route) => [formatPrefix(route.prefix), route]));
+    for (const [key, { prefix }] of this.#originated) {
+      if (wanted.has(key)) continue;
+      const { w0, w1, w2, w3, length } = wordsOfPrefix(prefix);
+      this.ribs[prefix.address.family].withdraw(w0, w1, w2, w3, length, LOCAL_PEER, 0);
+    }
+    for (const { prefix, attributes } of wanted.values()) {
+      const set = this.sets.intern({ origin: "igp", asPath: [], ...attributes });
+      const rib = this.ribs[prefix.address.family];
+      const { w0, w1, w2, w3, length } = wordsOfPrefix(prefix);
+      rib.announce(rib.add(w0, w1, w2, w3, length), LOCAL_PEER, 0, set, set);
+    }
+    this.#originated = wanted;
+  }
+
+  recheckNextHops(): void {
+    const changed = this.sets.recheckNextHops();
+    if (changed.size === 0) return;
+    for (const family of FAMILIES) this.ribs[family].nextHopsChanged(changed);
+  }
+
+  /** Puts a session into the group of those that are told the same; `from` is the group it was in so far. */
+  join(policy: ExportPolicy, member: Member, from?: UpdateGroup): UpdateGroup {
+    const key = policyKey(policy);
+    let group = this.groups.get(key);
+    if (group === undefined) {
+      const peerOf = (index: number): RibPeer => this.peer(index);
+      group = new UpdateGroup(policy, this.ribs[policy.family], peerOf, () => this.#deferring);
+      this.groups.set(key, group);
+    }
+    if (group === from) return group;
+    group.join(member, from);
+    if (from !== undefined) this.leave(from, member);
+    return group;
+  }
+
+  leave(group: UpdateGroup, member: Member): void {
+    group.leave(member);
+    if (group.members.size === 0) this.groups.delete(policyKey(group.policy));
+  }
+
+  /** From now until `release`, only our own routes are told (RFC 4724 section 4.1). */
+  defer(): void {
+    this.#deferring = true;
+  }
+
+  release(): void {
+    if (!this.#deferring) return;
+    this.#deferring = false;
+    for (const group of this.groups.values()) group.reconsider();
+  }
+
+  /**
+   * Decides what changed and tells the peers, up to a bound that keeps the event loop turning. The changes of learned
+   * routes are worked out where `collect` asks for them. Says whether there is more to do at once.
+   */
+  flush(collect: boolean): { changes: RouteChange[]; more: boolean } {
+    const changes: RouteChange[] = [];
+    let more = false;
+    for (const family of FAMILIES) {
+      const rib = this.ribs[family];
+      const groups = [...this.groups.values()].filter(({ policy }) => policy.family === family);
+      rib.flush(TURN, (id, set, peer, oldPeer) => {
+        for (const group of groups) group.change(id, peer, oldPeer);
+        if (collect && (peer > LOCAL_PEER || oldPeer > LOCAL_PEER)) changes.push(this.#routeChange(rib, id, set, peer));
+      });
+      for (const group of groups) {
+        group.flush();
+        if (group.pump()) more = true;
+      }
+      if (!groups.some(({ remembers }) => remembers)) rib.reclaim();
+      if (rib.dirty) more = true;
+    }
+    if (!more) for (const index of this.#gone.splice(0)) this.#peers[index] = undefined;
+    return { changes, more };
+  }
+
+  /** Every learned route in use, as a change from nothing. */
+  learned(): RouteChange[] {
+    const changes: RouteChange[] = [];
+    for (const family of FAMILIES) {
+      const rib = this.ribs[family];
+      for (let id = 0; id < rib.prefixes.high; id += 1) {
+        const peer = rib.bestPeer(id);
+        if (peer > LOCAL_PEER) changes.push(this.#routeChange(rib, id, rib.bestSet(id), peer));
+      }
+    }
+    return changes;
+  }
+
+  #routeChange(rib: Rib, id: number, set: AttributeSet | undefined, peer: number): RouteChange {
+    const prefix: Prefix = rib.prefixOf(id);
+    if (set === undefined || peer === LOCAL_PEER) return { prefix, nextHops: [] };
+    const nextHops = nextHopsOf(rib.equalSets(id));
+    return { prefix, nextHops, attributes: set.attributes, peer: this.peer(peer).name };
+  }
+
+  #withdraw(index: number, reading: Reading, nlri: NlriRange): void {
+    if (!reading.families.includes(nlri.family)) return;
+    const rib = this.ribs[nlri.family];
+    walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => rib.withdraw(w0, w1, w2, w3, length, index, pathId));
+  }
+
+  #announce(index: number, reading: Reading, sections: UpdateSections, nlri: NlriRange, problems: string[]): void {
+    const { family } = nlri;
+    if (!reading.families.includes(family)) {
+      problems.push(`routes of IPv${family}, which was not agreed on, are ignored`);
+      return;
+    }
+    const set = this.#setOf(reading, sections, nlri, problems);
+    const policy = this.peer(index).imports[family];
+    if (set === undefined || policy === undefined) {
+      this.#withdraw(index, reading, nlri);
+      return;
+    }
+    const rib = this.ribs[family];
+    const refused = importRefusal(set.attributes, policy) !== undefined;
+    let lastOperations: readonly FilterOperation[] = [];
+    let lastUsed = set;
+    walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => {
+      let used: AttributeSet | undefined;
+      if (!refused) {
+        const verdict = policy.filter.evaluate(w0, w1, w2, w3, length, set.attributes, "peers");
+        if (verdict.accept && verdict.operations.length === 0) used = set;
+        else if (verdict.accept && verdict.operations === lastOperations) used = lastUsed;
+        else if (verdict.accept) {
+          used = this.sets.intern(applyOperations(set.attributes, verdict.operations));
+          lastOperations = verdict.operations;
+          lastUsed = used;
+        }
+      }
+      rib.announce(rib.add(w0, w1, w2, w3, length), index, pathId, set, used);
+    });
+  }
+
+  /** The attributes of an announcement, decoded unless their bytes were seen before; undefined to withdraw its routes. */
+  #setOf(reading: Reading, sections: UpdateSections, nlri: NlriRange, problems: string[]): AttributeSet | undefined {
+    const { reach, announced } = sections;
+    const hops = nlri === announced ? "" : [reach?.nextHop, reach?.linkLocalNextHop].map(textOf).join(" ");
+    const key = `${reading.asOctets}${reading.internal ? "i" : "e"}${hops} ${sections.key}`;
+    const known = this.sets.find(key);
+    if (known !== undefined) return known;
+    const { attributes, withdraw, discarded } = decodeAnnouncement(sections, nlri, reading);
+    problems.push(...discarded);
+    if (withdraw === undefined) return this.sets.add(key, attributes);
+    problems.push(`routes treated as withdrawn: ${withdraw}`);
+    return undefined;
+  }
+}
+
+/** The next hops of equal-cost paths that can be reached, best first. */
+export function nextHopsOf(sets: readonly AttributeSet[]): RouteNextHop[] {
+  return sets.flatMap(({ nextHop }) =>
+    nextHop?.resolved === undefined ? [] : [{ nextHop: nextHop.address, ...nextHop.resolved }],
+  );
+}
+
+function textOf(address: Address | undefined): string {
+  return address === undefined ? "" : formatAddress(address);
+}

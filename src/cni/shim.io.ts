@@ -1,0 +1,73 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { connect } from "node:net";
+import { messageOf } from "../lib/errors.ts";
+
+/** The CNI plugin in TypeScript, for nodes without a compiler: it does what shim.c does, which explains it. */
+
+const ADD_MS = 90_000;
+const DEL_MS = 20_000;
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Returns the exit code. */
+export async function runShim(environment: Environment): Promise<number> {
+  const command = environment["CNI_COMMAND"] ?? "";
+  const runDirectory = environment["CARACAL_RUN_DIR"] || "/var/run/calico";
+  const variables = Object.entries(environment).filter(([name]) => name.startsWith("CNI_"));
+  const request = Buffer.concat([
+    ...variables.map(([name, value]) => Buffer.from(`${name}=${value}\0`)),
+    Buffer.of(0),
+    readFileSync(0),
+  ]);
+  let answer: Buffer;
+  try {
+    answer = await ask(`${runDirectory}/cni.sock`, request, command === "DEL" ? DEL_MS : ADD_MS);
+  } catch (error) {
+    if (command === "DEL" && spool(runDirectory, environment, request)) return 0;
+    const code = command === "STATUS" ? 50 : 11;
+    const result = {
+      cniVersion: "1.0.0",
+      code,
+      msg: "the Caracal agent on this node does not answer",
+      details: messageOf(error),
+    };
+    writeSync(1, `${JSON.stringify(result)}\n`);
+    return 1;
+  }
+  writeSync(1, answer.subarray(1));
+  return answer[0] === "+".charCodeAt(0) ? 0 : 1;
+}
+
+function ask(path: string, request: Buffer, timeoutMs: number): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    const socket = connect(path, () => socket.end(request));
+    const timer = setTimeout(() => socket.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)), timeoutMs);
+    socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+    socket.on("error", reject);
+    socket.on("close", () => {
+      clearTimeout(timer);
+      const answer = Buffer.concat(chunks);
+      if (answer.length > 0) resolve(answer);
+      else reject(new Error("the agent went away"));
+    });
+  });
+}
+
+/** Leaves the request where the agent finds it when it starts. */
+function spool(runDirectory: string, environment: Environment, request: Buffer): boolean {
+  const container = environment["CNI_CONTAINERID"] ?? "";
+  const name = environment["CNI_IFNAME"] ?? "";
+  const isPlain = (text: string): boolean =>
+    text !== "" && !text.startsWith(".") && text.length < 200 && !/[/\n]/.test(text);
+  if (!isPlain(container) || !isPlain(name)) return false;
+  const path = `${runDirectory}/cni-deferred/${container}.${name}`;
+  try {
+    mkdirSync(`${runDirectory}/cni-deferred`, { recursive: true, mode: 0o700 });
+    writeFileSync(`${path}.${process.pid}~`, request, { mode: 0o600 });
+    renameSync(`${path}.${process.pid}~`, path);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,197 @@
+import { formatAddress, sameAddress, type Address } from "../ip/address.ts";
+import { formatPrefix, hostPrefix, samePrefix } from "../ip/prefix.ts";
+import { Failure } from "../lib/errors.ts";
+import { inNamespace } from "../netlink/namespace.io.ts";
+import type { Route } from "../netlink/route.ts";
+import { openRtnetlink, type Rtnetlink } from "../netlink/rtnetlink.io.ts";
+import { readSysctl, writeSysctl } from "../netlink/sysctl.io.ts";
+import {
+  familiesOf,
+  HOST_MAC,
+  hostSysctls,
+  podRoutes,
+  podSysctls,
+  type Endpoint,
+  type PodLink,
+  type PodSettings,
+  type Sysctl,
+} from "./endpoint.ts";
+import { sameRoute, workloadRoute } from "./routes.ts";
+
+/** The veth pairs of pods: made, looked at and taken away. */
+export interface PodInterfaces {
+  createLink(link: PodLink): Promise<void>;
+  configure(endpoint: Endpoint, settings: PodSettings): void;
+  removeLink(hostInterface: string): Promise<void>;
+  differences(endpoint: Endpoint): string[];
+  /** Resolves when the kernel has taken away every pair that `removeLink` has put out of use. */
+  settled(): Promise<void>;
+}
+
+export interface PodInterfacesOptions {
+  /** Of the node's own namespace. */
+  readonly rtnetlink: Rtnetlink;
+  /** Felix's `deviceRouteProtocol`. */
+  readonly routeProtocol: () => number;
+  /** Told of the routes that `configure` writes and `removeLink` ends, so that the route table agrees. */
+  readonly onRoutes: (hostInterface: string, routes: readonly Route[]) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+export function createPodInterfaces({
+  rtnetlink,
+  routeProtocol,
+  onRoutes,
+  onError,
+}: PodInterfacesOptions): PodInterfaces {
+  /** Pairs on their way out, by the name of the node's end: its successor has to wait for them. */
+  const leaving = new Map<string, Promise<void>>();
+  const rpFilter = readSysctl("ipv4/conf/default/rp_filter");
+
+  /**
+   * The kernel takes 15 to 20 ms to end a pair (it waits for every processor to let go of it), and none to take it down.
+   * So the pair goes down at once, with its routes, and ends in the background.
+   */
+  function startRemoval(hostInterface: string): void {
+    const link = rtnetlink.link(hostInterface);
+    if (link === undefined || leaving.has(hostInterface)) return;
+    rtnetlink.setLink(link.index, { up: false });
+    const gone = rtnetlink
+      .deleteLinkInBackground(link.index)
+      .then(() => undefined, onError)
+      .finally(() => leaving.delete(hostInterface));
+    leaving.set(hostInterface, gone);
+  }
+
+  return {
+    async createLink({ hostInterface, podInterface, mac, mtu, netns }) {
+      const make = () =>
+        rtnetlink.addLink({
+          kind: "veth",
+          name: hostInterface,
+          address: HOST_MAC,
+          mtu,
+          peer: { name: podInterface, address: mac, mtu, namespace: netns },
+        });
+      const inTheWay = leaving.get(hostInterface);
+      if (inTheWay !== undefined) await inTheWay;
+      try {
+        make();
+      } catch (error) {
+        if (!(error instanceof Failure) || error.code !== "EEXIST") throw error;
+        startRemoval(hostInterface); // nobody's: its owner would be known
+        await leaving.get(hostInterface);
+        make();
+      }
+    },
+
+    configure(endpoint, settings) {
+      const { hostInterface, podInterface, addresses, netns } = endpoint;
+      const families = familiesOf(addresses);
+      const link = rtnetlink.link(hostInterface);
+      if (link === undefined) throw new Failure("ENODEV", `Cannot set up ${hostInterface}: the interface is not there`);
+      writeAll(hostSysctls(hostInterface, families, rpFilter));
+      rtnetlink.setLink(link.index, { up: true });
+      configurePod(netns, podInterface, addresses, settings);
+      const routes = addresses.map((address) => workloadRoute(address, link.index, routeProtocol()));
+      for (const route of routes) addHostRoute(rtnetlink, route);
+      onRoutes(hostInterface, routes);
+    },
+
+    removeLink(hostInterface) {
+      onRoutes(hostInterface, []);
+      startRemoval(hostInterface);
+      return Promise.resolve();
+    },
+
+    differences(endpoint) {
+      const found: string[] = [];
+      const link = rtnetlink.link(endpoint.hostInterface);
+      if (link === undefined || leaving.has(endpoint.hostInterface)) return [`${endpoint.hostInterface} is not there`];
+      if (!link.up) found.push(`${endpoint.hostInterface} is down`);
+      const routes = rtnetlink.routes({ device: link.index });
+      for (const address of endpoint.addresses) {
+        const wanted = workloadRoute(address, link.index, routeProtocol());
+        if (!routes.some((route) => sameRoute(route, wanted)))
+          found.push(`the route to ${formatAddress(address)} is missing`);
+      }
+      return [...found, ...podDifferences(endpoint)];
+    },
+
+    async settled() {
+      while (leaving.size > 0) await Promise.all(leaving.values());
+    },
+  };
+}
+
+function writeAll(rows: readonly Sysctl[]): void {
+  for (const { key, value } of rows) writeSysctl(key, value);
+}
+
+function configurePod(netns: string, podInterface: string, addresses: readonly Address[], settings: PodSettings): void {
+  const families = familiesOf(addresses);
+  inNamespace(netns, () => writeAll(podSysctls(podInterface, families, settings.allowIpForwarding)));
+  const pod = openRtnetlink(netns);
+  try {
+    const link = pod.link(podInterface);
+    if (link === undefined)
+      throw new Failure("ENODEV", `Cannot set up ${podInterface} in ${netns}: the interface is not there`);
+    pod.setLink(link.index, { up: true });
+    for (const address of addresses) {
+      pod.addAddress({ device: link.index, address: hostPrefix(address), noDuplicateDetection: address.family === 6 });
+    }
+    const refused = pod
+      .applyRoutes(podRoutes(addresses, settings, link.index).map((route) => ({ kind: "add", route })))
+      .find((failure) => failure !== undefined);
+    if (refused !== undefined) throw refused;
+  } finally {
+    pod.close();
+  }
+}
+
+/** A route that is there already is good if it is the same; anyone else's address is not taken away from them. */
+function addHostRoute(rtnetlink: Rtnetlink, route: Route): void {
+  try {
+    rtnetlink.addRoute(route);
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== "EEXIST") throw error;
+    const present = rtnetlink
+      .routes({ family: route.destination.address.family })
+      .find((other) => samePrefix(other.destination, route.destination) && other.metric === route.metric);
+    if (present !== undefined && sameRoute(present, route)) return;
+    const device = present?.nextHops[0]?.device;
+    const name = device === undefined ? undefined : rtnetlink.link(device)?.name;
+    throw new Failure(
+      "EEXIST",
+      `Cannot add the route to ${formatPrefix(route.destination)}: it leads to ${name ?? "somewhere else"} already`,
+      error,
+    );
+  }
+}
+
+function podDifferences({ netns, podInterface, mac, addresses }: Endpoint): string[] {
+  const pod = openRtnetlink(netns);
+  try {
+    const link = pod.link(podInterface);
+    if (link === undefined) return [`${podInterface} is not in ${netns}`];
+    const found: string[] = [];
+    if (!link.up) found.push(`${podInterface} is down`);
+    if (link.address !== mac) found.push(`${podInterface} has the MAC ${link.address}, not ${mac}`);
+    const present = pod.addresses().filter(({ device }) => device === link.index);
+    for (const address of addresses) {
+      const has = present.some((other) => sameAddress(other.address.address, address));
+      if (!has) found.push(`${podInterface} has lost the address ${formatAddress(address)}`);
+    }
+    const routes = pod.routes({ device: link.index });
+    for (const family of familiesOf(addresses)) {
+      const hasWayOut = routes.some(
+        ({ destination, nextHops }) =>
+          destination.address.family === family && nextHops.some(({ gateway }) => gateway !== undefined),
+      );
+      if (!hasWayOut) found.push(`${podInterface} has no IPv${family} route out`);
+    }
+    return found;
+  } finally {
+    pod.close();
+  }
+}

@@ -1,0 +1,283 @@
+import { mkdirSync, readFileSync } from "node:fs";
+import { createBlockStore } from "../agent/blockStore.ts";
+import { createSpeaker } from "../bgp/speaker.io.ts";
+import { runController } from "../controller/gc.io.ts";
+import { bgpRoute } from "../dataplane/routes.ts";
+import { createRouteTable } from "../dataplane/routeTable.io.ts";
+import { isDatastoreError, type Datastore } from "../datastore/datastore.ts";
+import { kubernetesDatastore } from "../datastore/client.io.ts";
+import { mirror, type Timers } from "../datastore/mirror.ts";
+import { formatAddress, type Address } from "../ip/address.ts";
+import { formatPrefix, prefixContains } from "../ip/prefix.ts";
+import { messageOf } from "../lib/errors.ts";
+import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
+import type { Pod } from "../resources/workload.ts";
+import { membersOf, type LabDefinition } from "./definition.ts";
+import { labFiles, memberNamespace, nodeFiles } from "./files.ts";
+import { createKubelet } from "./kubelet.io.ts";
+import { ROUTER } from "./network.io.ts";
+import { chooseNode } from "./pods.ts";
+import { endProcesses, startProcess } from "./process.io.ts";
+import type { CniRuntime, ConfigList } from "./runtime.io.ts";
+import { readLab } from "./state.io.ts";
+
+/**
+ * Keeps a lab running: starts the API server and the agents and starts them again when they end (as systemd or a
+ * DaemonSet does), schedules pods and runs them (as the kubelets do), and is the segments' router. It lives in the
+ * router's namespace.
+ */
+
+const AS_NUMBER = 64512;
+/** A process that has ended comes back after this; one that keeps ending, after longer and longer. */
+const RESTART_MS = { first: 200, longest: 5000, healthy: 10_000 };
+const timers: Timers = {
+  now: () => performance.now(),
+  setTimeout,
+  clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout),
+};
+
+/** Runs until SIGTERM. `program` starts another caracal: the pinned Node and the command line's entry point. */
+export async function keepLab(lab: string, program: readonly string[]): Promise<void> {
+  const { definition } = readLab(lab);
+  const files = labFiles(lab);
+  const ended = new AbortController();
+  for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => ended.abort());
+  const pids = new Set<number>();
+
+  const supervisors = [
+    supervise(pids, ended.signal, {
+      netns: memberNamespace(lab, ROUTER),
+      command: [...program, "apiserver", "--data", files.dataDirectory, "--socket", files.apiSocket],
+      environment: {},
+      log: `${files.logDirectory}/apiserver.log`,
+    }),
+    ...membersOf(definition, "node").map(({ name }) => {
+      const { runDirectory, libDirectory, log } = nodeFiles(lab, name);
+      mkdirSync(runDirectory, { recursive: true, mode: 0o700 });
+      mkdirSync(libDirectory, { recursive: true, mode: 0o700 });
+      return supervise(pids, ended.signal, {
+        netns: memberNamespace(lab, name),
+        command: [...program, "agent"],
+        environment: agentEnvironment(lab, name, definition),
+        log,
+      });
+    }),
+  ];
+  const datastore = kubernetesDatastore({ socketPath: files.apiSocket });
+  const stopRouter = definition.router === "bgp" ? await runRouter(definition) : undefined;
+  const stopPods = runPods(lab, definition, datastore);
+  const controller = runController(
+    datastore,
+    {
+      store: createBlockStore(datastore),
+      log: (level, message, fields) => note(`${level}: ${message} ${JSON.stringify(fields)}`),
+    },
+    ended.signal,
+  );
+  if (definition.router === "bgp") void announceRouter(definition, datastore, ended.signal);
+  await new Promise<void>((resolve) => ended.signal.addEventListener("abort", () => resolve(), { once: true }));
+  stopPods();
+  await stopRouter?.();
+  await controller.catch(() => undefined);
+  datastore.close();
+  await endProcesses([...pids], 3000);
+  await Promise.all(supervisors);
+}
+
+function note(message: string): void {
+  process.stdout.write(`${new Date().toISOString()} ${message}\n`);
+}
+
+interface Supervised {
+  readonly netns: string;
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly log: string;
+}
+
+async function supervise(pids: Set<number>, signal: AbortSignal, spec: Supervised): Promise<void> {
+  let pause = RESTART_MS.first;
+  while (!signal.aborted) {
+    const began = performance.now();
+    const { pid, ended } = startProcess({ ...spec, detached: false });
+    pids.add(pid);
+    const reason = await ended;
+    pids.delete(pid);
+    if (signal.aborted) return;
+    if (performance.now() - began > RESTART_MS.healthy) pause = RESTART_MS.first;
+    note(
+      `${spec.command.slice(2, 3).join(" ")} (pid ${pid}, log ${spec.log}) ended: ${reason}; it is started again in ${pause} ms`,
+    );
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    pause = Math.min(pause * 2, RESTART_MS.longest);
+  }
+}
+
+function agentEnvironment(lab: string, node: string, definition: LabDefinition): Record<string, string> {
+  const { runDirectory, libDirectory } = nodeFiles(lab, node);
+  return {
+    NODENAME: node,
+    CARACAL_RUN_DIR: runDirectory,
+    CARACAL_LIB_DIR: libDirectory,
+    CARACAL_API_SOCKET: labFiles(lab).apiSocket,
+    IP_AUTODETECTION_METHOD: "interface=eth0",
+    ...(definition.podSubnet6 === undefined
+      ? {}
+      : {
+          IP6: "autodetect",
+          IP6_AUTODETECTION_METHOD: "interface=eth0",
+          CALICO_IPV6POOL_CIDR: formatPrefix(definition.podSubnet6),
+        }),
+    CALICO_IPV4POOL_CIDR: formatPrefix(definition.podSubnet),
+    CALICO_IPV4POOL_IPIP: "Never",
+    CALICO_IPV4POOL_VXLAN: "Never",
+  };
+}
+
+/** The router is a BGP peer of every node, as a data centre's is: it learns the pods' routes, and says nothing itself. */
+async function runRouter(definition: LabDefinition): Promise<() => Promise<void>> {
+  const rtnetlink = openRtnetlink();
+  const routeTable = createRouteTable({
+    rtnetlink,
+    ownership: () => ({ workloadDevices: new Set(), removeExternalRoutes: false, bgp: true }),
+    onChange: () => undefined,
+    onProblem: ({ destination, reason }) => note(`router: ${destination}: ${reason}`),
+  });
+  routeTable.allowPrune("bgp");
+  const speaker = await createSpeaker({
+    asn: AS_NUMBER,
+    routerId: formatAddress(definition.segments[0]!.router),
+    resolve: (nextHop) => deviceTowards(nextHop),
+  });
+  const routes = new Map<string, ReturnType<typeof bgpRoute>>();
+  function deviceTowards(address: Address): { interface: string } | undefined {
+    const index = definition.segments.findIndex((segment) =>
+      [segment.subnet, segment.subnet6].some((subnet) => subnet !== undefined && prefixContains(subnet, address)),
+    );
+    return index < 0 ? undefined : { interface: `seg${index + 1}` };
+  }
+  speaker.on("routes", (changes) => {
+    for (const { prefix, nextHops } of changes) {
+      const hops = nextHops.flatMap((hop) => {
+        const device = hop.interface === undefined ? undefined : rtnetlink.link(hop.interface)?.index;
+        return device === undefined ? [] : [{ gateway: hop.gateway ?? hop.nextHop, device }];
+      });
+      if (hops.length === 0) routes.delete(formatPrefix(prefix));
+      else routes.set(formatPrefix(prefix), bgpRoute(prefix, hops));
+    }
+    routeTable.want("bgp", "bgp", [...routes.values()]);
+    routeTable.reconcile();
+  });
+  speaker.setPeers(
+    membersOf(definition, "node").flatMap((node) =>
+      [node.address, node.address6].flatMap((address) => {
+        if (address === undefined) return [];
+        const text = formatAddress(address.address);
+        const nothing = { rules: [], otherwise: "reject" as const };
+        return [
+          {
+            name: `Node_${text.replaceAll(/[.:]/g, "_")}`,
+            address: text,
+            asn: AS_NUMBER,
+            passive: true,
+            exportFilter: nothing,
+          },
+        ];
+      }),
+    ),
+  );
+  return async () => {
+    await speaker.abandon();
+    rtnetlink.close();
+  };
+}
+
+/** Tells the nodes of the router: one BGPPeer per segment and family, for the nodes on it. */
+async function announceRouter(definition: LabDefinition, datastore: Datastore, signal: AbortSignal): Promise<void> {
+  const peers = definition.segments.flatMap((segment, index) => {
+    const nodes = segment.members.filter(({ role }) => role === "node").map(({ name }) => `'${name}'`);
+    const addresses = [segment.router, segment.router6].filter((address) => address !== undefined);
+    return nodes.length === 0
+      ? []
+      : addresses.map((address) => ({
+          name: `router-segment-${index + 1}${address.family === 6 ? "-v6" : ""}`,
+          peerIP: formatAddress(address),
+          nodeSelector: `kubernetes.io/hostname in { ${nodes.join(", ")} }`,
+        }));
+  });
+  for (const { name, ...spec } of peers) {
+    for (let tries = 0; !signal.aborted; tries += 1) {
+      try {
+        await datastore.create("BGPPeer", {
+          apiVersion: "projectcalico.org/v3",
+          kind: "BGPPeer",
+          metadata: { name },
+          spec: { ...spec, asNumber: AS_NUMBER, sourceAddress: "UseNodeIP" },
+        });
+        break;
+      } catch (error) {
+        if (isDatastoreError(error, "already-exists")) break;
+        if (tries % 50 === 49) note(`the router's BGPPeer ${name} cannot be written: ${messageOf(error)}`);
+        await new Promise((resolve) => setTimeout(resolve, 50)); // the API server is still starting
+      }
+    }
+  }
+}
+
+function runPods(lab: string, definition: LabDefinition, datastore: Datastore): () => void {
+  const files = labFiles(lab);
+  const conflist = JSON.parse(readFileSync(files.conflist, "utf8")) as ConfigList;
+  const addresses = new Map(membersOf(definition).map(({ name, address }) => [name, formatAddress(address.address)]));
+  const kubelet = createKubelet({
+    lab,
+    datastore,
+    nodeAddress: (node) => addresses.get(node),
+    runtimeOf: (node): CniRuntime => ({
+      nodeNetns: memberNamespace(lab, node),
+      pluginDirectories: [files.pluginDirectory, "/opt/cni/bin", "/usr/lib/cni"],
+      conflist,
+      environment: { CARACAL_RUN_DIR: nodeFiles(lab, node).runDirectory },
+      timeoutMs: 100_000,
+    }),
+    log: note,
+  });
+  const options = { timers, random: Math.random };
+  const nodes = mirror(datastore, "Node", options, { onChange: () => scheduleAll(), onSync: () => scheduleAll() });
+  /** Nodes of pods whose binding is on its way, by the pod's key. */
+  const binding = new Map<string, string>();
+  const pods = mirror(datastore, "Pod", options, {
+    onSync: (items) => {
+      for (const pod of items.values()) see(pod);
+    },
+    onChange: (change) => (change.type === "deleted" ? kubelet.gone(change.object) : see(change.object)),
+  });
+  function see(pod: Pod): void {
+    if (pod.spec.nodeName === undefined) schedule(pod);
+    else kubelet.pod(pod);
+  }
+  function scheduleAll(): void {
+    for (const pod of pods?.items.values() ?? []) if (pod.spec.nodeName === undefined) schedule(pod);
+  }
+  /** Binds the pod to a node. Bindings on their way count as if they were done. */
+  function schedule(pod: Pod): void {
+    const key = `${pod.metadata.namespace}/${pod.metadata.name}`;
+    if (binding.has(key)) return;
+    const podsOn = new Map<string, number>();
+    for (const other of pods.items.values()) {
+      const node = other.spec.nodeName ?? binding.get(`${other.metadata.namespace}/${other.metadata.name}`);
+      if (node !== undefined) podsOn.set(node, (podsOn.get(node) ?? 0) + 1);
+    }
+    const node = chooseNode(pod, [...nodes.items.values()], podsOn);
+    if (node === undefined) return;
+    binding.set(key, node);
+    datastore
+      .patch("Pod", pod.metadata.name, pod.metadata.namespace, { spec: { nodeName: node } })
+      .catch((error: unknown) => note(`pod ${key} cannot be bound to ${node}: ${messageOf(error)}`))
+      .finally(() => binding.delete(key));
+  }
+  return () => {
+    nodes.stop();
+    pods.stop();
+    kubelet.close();
+  };
+}
