@@ -334,6 +334,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     routeTable.allowPrune("agent");
     apply();
     waitingFor.delete("the datastore");
+    cni.workOff();
     log("info", "the node is ready for pods", { node: nodeName, endpoints: endpoints.list().length });
     const every = (milliseconds: number, work: () => void): void => {
       if (milliseconds > 0) refreshTimers.push(setInterval(work, milliseconds).unref());

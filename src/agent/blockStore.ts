@@ -7,8 +7,6 @@ import type { BlockAffinity, IPAMBlock } from "../resources/ipam.ts";
 import { blockAffinityName, blockName } from "../resources/names.ts";
 import type { Datastore } from "../datastore/datastore.ts";
 
-export { storedBlock } from "../ipam/objects.ts";
-
 /** Calico deletes in two steps; an object in between counts as gone, and is swept away where it stands in the way. */
 export function createBlockStore(datastore: Datastore): BlockStore {
   async function create<Item extends IPAMBlock | BlockAffinity>(

@@ -7,6 +7,8 @@ import { messageOf } from "../lib/errors.ts";
 
 /** Where the CNI plugin's requests arrive: `cni.sock`, which only root may use. */
 export interface CniServer {
+  /** Works off the DELs that came while no agent could: to be called when this one can. */
+  workOff(): void;
   close(): Promise<void>;
 }
 
@@ -44,8 +46,8 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
   };
   const timer = setInterval(workOff, DEFERRED_MS);
   timer.unref();
-  workOff();
   return {
+    workOff,
     async close() {
       clearInterval(timer);
       listener.remove();

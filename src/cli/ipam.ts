@@ -182,7 +182,7 @@ function renderTable(headings: readonly string[], rows: readonly (readonly strin
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |\n`;
   const centred = headings.map((heading, column) => {
     const room = (widths[column] ?? 0) - heading.length;
-    return " ".repeat(Math.ceil(room / 2)) + heading + " ".repeat(Math.floor(room / 2));
+    return " ".repeat(Math.floor(room / 2)) + heading + " ".repeat(Math.ceil(room / 2));
   });
   const body = rows.map((row) => line(row.map((cell, column) => cell.padEnd(widths[column] ?? 0)))).join("");
   return rule + line(centred) + rule + body + rule;

@@ -173,7 +173,7 @@ describe("get", () => {
     const { said, apply: run, get: show } = shell();
     await run(`${POD}---${POOL}`);
     await show({ kind: "pods" });
-    assert.match(said.output, /^NAME {3}STATUS .*AGE\nweb {4}Pending .*0s\n$/);
+    assert.match(said.output, /^NAME {3}STATUS .*AGE\nweb {4}Pending .*\d+s\n$/);
     await show({ kind: "pods", allNamespaces: true });
     assert.match(said.output, /^NAMESPACE {3}NAME .*\ndefault {5}web /);
     await show({ kind: "po,pools" });

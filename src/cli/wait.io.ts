@@ -48,7 +48,7 @@ export async function waitDeleted(
   timeoutMs: number,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
-  const kinds = [...new Set(deleted.map(({ kindId }) => kindId))];
+  const kinds = [...new Set(deleted.map(({ kindId }) => kindId).filter((kind) => kind !== "Pod"))];
   for (const kind of kinds) {
     const { resourceVersion } = await datastore.list(kind);
     await Promise.all(agents.map((agent) => waitInForce(agent, kind, resourceVersion, deadline)));

@@ -9,9 +9,9 @@ import {
   type PodRoute,
 } from "../dataplane/endpoint.ts";
 import { formatPrefix, hostPrefix } from "../ip/prefix.ts";
-import { messageOf } from "../lib/errors.ts";
+import { codeOf, messageOf } from "../lib/errors.ts";
 import { hostInterfaceName } from "../resources/names.ts";
-import { CniError } from "./error.ts";
+import { CniError, type CniCode } from "./error.ts";
 import type { Assigned, CniNode, PodFacts } from "./node.ts";
 import { parseRequest, splitRequest, type CniRequest, type CniVersion } from "./request.ts";
 import { formatAddResult, formatError, formatVersionResult, type AddResult } from "./result.ts";
@@ -33,9 +33,15 @@ export async function answerRequest(bytes: Uint8Array, node: CniNode, interfaceP
     const result = await carryOut(request, node, interfacePrefix);
     return { ok: true, text: result === undefined ? "" : `${JSON.stringify(result)}\n` };
   } catch (error) {
-    const known = error instanceof CniError ? error : new CniError("io-failure", messageOf(error), "", error);
+    const known = error instanceof CniError ? error : new CniError(codeFor(error), messageOf(error), "", error);
     return { ok: false, text: `${JSON.stringify(formatError(known, version))}\n` };
   }
+}
+
+/** A datastore that is away comes back: the runtime is told to try again. */
+function codeFor(error: unknown): CniCode {
+  const code = codeOf(error);
+  return code === "unavailable" || code === "timeout" ? "try-again-later" : "io-failure";
 }
 
 async function carryOut(request: CniRequest, node: CniNode, interfacePrefix: string): Promise<object | undefined> {

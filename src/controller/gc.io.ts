@@ -29,7 +29,7 @@ export interface ControllerOptions {
 /** Rounds follow each other at half the grace period, within these bounds, and at once when a node is deleted. */
 const ROUND_MS = { least: 100, most: 5 * 60_000 };
 /** Pods that go with a node go within moments of it. */
-const AFTER_NODE_MS = 500;
+const AFTER_NODE_MS = 100;
 
 /** Runs until the signal is aborted. Failures are logged, and the next round tries again. */
 export async function runController(

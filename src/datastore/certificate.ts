@@ -45,9 +45,11 @@ function der(tag: number, ...contents: readonly Uint8Array[]): Uint8Array {
 
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-/** Positive, whatever its first bit. */
+/** A positive number: in as few bytes as it takes, with its first bit clear (X.690 section 8.3). */
 function integer(bytes: Uint8Array): Uint8Array {
-  return der(INTEGER, (bytes[0] ?? 0) >= 0x80 || bytes.length === 0 ? Uint8Array.of(0) : Uint8Array.of(), bytes);
+  const first = bytes.findIndex((byte) => byte !== 0);
+  const digits = first < 0 ? Uint8Array.of(0) : bytes.subarray(first);
+  return der(INTEGER, (digits[0] ?? 0) >= 0x80 ? Uint8Array.of(0) : Uint8Array.of(), digits);
 }
 
 const bitString = (bytes: Uint8Array, unusedBits = 0): Uint8Array => der(BIT_STRING, Uint8Array.of(unusedBits), bytes);

@@ -10,9 +10,11 @@ import { kubernetesDatastore } from "./client.io.ts";
 import { aPool } from "./datastore.testing.ts";
 import { isDatastoreError } from "./datastore.ts";
 
+const run = (command: string, ...argv: string[]): unknown => execFileSync(command, argv);
+
 test("a full disk loses nothing that was acknowledged, and stores nothing that was refused", async () => {
   const data = mkdtempSync(join(tmpdir(), "caracal-full-"));
-  execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "caracal-test", data]);
+  run("mount", "-t", "tmpfs", "-o", "size=1m", "caracal-test", data);
   const datastore = kubernetesDatastore({ socketPath: join(data, "api.sock") });
   const names = async (): Promise<string[]> =>
     (await datastore.list("IPPool")).items.map(({ metadata }) => metadata.name);
@@ -33,7 +35,7 @@ test("a full disk loses nothing that was acknowledged, and stores nothing that w
     assert.match(refused.message, /the write could not be stored: .*full/);
     assert.deepEqual(await names(), acknowledged);
 
-    execFileSync("mount", ["-o", "remount,size=8m", data]);
+    run("mount", "-o", "remount,size=8m", data);
     await datastore.create("IPPool", aPool("room"));
     acknowledged.push("room");
     await server.end("SIGKILL");
@@ -42,7 +44,7 @@ test("a full disk loses nothing that was acknowledged, and stores nothing that w
   } finally {
     datastore.close();
     await server?.end("SIGKILL");
-    execFileSync("umount", [data]);
+    run("umount", data);
     rmdirSync(data);
   }
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { formatPrefix, parsePrefix } from "../ip/prefix.ts";
+import { giveUpPool } from "./affinity.ts";
 import { hostOf } from "./block.ts";
 import { memoryBlockStore } from "./store.testing.ts";
 import { address, nodeOf, pool, texts, world } from "./world.testing.ts";
@@ -323,6 +324,28 @@ describe("release", () => {
     const settings = { world: world([V4, V6]) };
     const given = await nodeOf("node1", store, settings).assign({ handle: "a", attributes });
     assert.deepEqual(texts(await nodeOf("node1", store, settings).release(["a"])), texts(given));
+  });
+});
+
+describe("a pool that is to be deleted", () => {
+  test("loses its blocks, but pods keep their addresses until they are released", async () => {
+    const store = memoryBlockStore();
+    const settings = { world: world([V4, V6]) };
+    const [one, two] = ["node1", "node2"].map((name) => nodeOf(name, store, settings));
+    assert.ok(one && two);
+    await one.assign({ handle: "a", attributes });
+    await two.assign({ handle: "b", attributes, families: [4] });
+    await two.release(["b"]);
+    settings.world = world([pool("10.0.0.0/16", { disabled: true }), V6]);
+    const cooldown = { now: 1_700_000_000_000, seconds: 0 };
+    assert.deepEqual(await giveUpPool(store, V4.prefix, cooldown), []);
+    const owners = [...store.blocks.values()].map(({ value }) => value.affinity);
+    assert.deepEqual(owners, [null, "host:node1"]);
+    assert.equal(store.affinities.size, 1);
+    assert.equal((await one.release(["a"])).length, 2);
+    await assert.rejects(one.assign({ handle: "c", attributes, families: [4] }), { code: "no-pool" });
+    assert.deepEqual(await giveUpPool(store, V4.prefix, cooldown), []);
+    assert.equal(store.blocks.size, 1);
   });
 });
 

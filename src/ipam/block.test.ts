@@ -6,7 +6,6 @@ import { parsePrefix } from "../ip/prefix.ts";
 import {
   addressAt,
   allocationsOf,
-  blockFaults,
   countFree,
   endCooldowns,
   isEmpty,
@@ -20,6 +19,7 @@ import {
   type Block,
   type Holder,
 } from "./block.ts";
+import { blockFaults } from "./check.ts";
 import { reservationsOf } from "./reservations.ts";
 
 const NOW = 1_700_000_000_000;

@@ -2,8 +2,8 @@
  * A block: a slice of a pool (64 addresses by default) that one node holds, and the unit of compare-and-swap. Every
  * function here takes a block and returns a new one; the layout is Calico's, so that its blocks carry over.
  */
-import { addressPlus, formatAddress, type Address } from "../ip/address.ts";
-import { formatPrefix, prefixContains, prefixSize, type Prefix } from "../ip/prefix.ts";
+import { addressPlus, type Address } from "../ip/address.ts";
+import { prefixContains, prefixSize, type Prefix } from "../ip/prefix.ts";
 import type { Reservations } from "./reservations.ts";
 
 /** Who holds an address, or, with `releasedAt`, that it cools down and nobody does. */
@@ -277,38 +277,4 @@ export function isEmpty(block: Block, cooldown: Cooldown): boolean {
 
 export function isWindowsReserved(holder: Holder): boolean {
   return holder.handle?.toLowerCase() === WINDOWS_RESERVED;
-}
-
-/** What is wrong with the bookkeeping of a block; empty for a sound one. */
-export function blockFaults(block: Block): string[] {
-  const faults: string[] = [];
-  const size = Number(prefixSize(block.prefix));
-  const name = formatPrefix(block.prefix);
-  if (block.allocations.length !== size) {
-    faults.push(`block ${name} has ${block.allocations.length} allocation entries for ${size} addresses`);
-  }
-  const seen = new Set<number>();
-  for (const ordinal of block.unallocated) {
-    if (ordinal >= size) {
-      faults.push(`block ${name} lists ordinal ${ordinal} as free, which lies outside it`);
-      continue;
-    }
-    const address = formatAddress(addressAt(block, ordinal));
-    if (seen.has(ordinal)) faults.push(`block ${name} lists ${address} as free twice`);
-    seen.add(ordinal);
-    if ((block.allocations[ordinal] ?? null) !== null) {
-      faults.push(`block ${name} lists ${address} as free and as allocated`);
-    }
-  }
-  for (const [ordinal, index] of block.allocations.entries()) {
-    if (ordinal >= size) break;
-    const address = formatAddress(addressAt(block, ordinal));
-    if (index === null && !seen.has(ordinal)) {
-      faults.push(`block ${name} lists ${address} neither as free nor as allocated`);
-    }
-    if (index !== null && block.holders[index] === undefined) {
-      faults.push(`block ${name}: ${address} refers to attribute ${index}, which does not exist`);
-    }
-  }
-  return faults;
 }

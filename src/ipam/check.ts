@@ -1,7 +1,7 @@
 /** Whether what is allocated is what is in use: compares the books of the blocks with pods and nodes. */
 import { compareAddresses, formatAddress, type Address } from "../ip/address.ts";
-import { formatPrefix } from "../ip/prefix.ts";
-import { allocationsOf, blockFaults, hostOf, type Allocation, type Block } from "./block.ts";
+import { formatPrefix, prefixSize } from "../ip/prefix.ts";
+import { addressAt, allocationsOf, hostOf, type Allocation, type Block } from "./block.ts";
 import { judge, type Facts } from "./garbage.ts";
 import { poolOf, type Pool } from "./pools.ts";
 import { holderName } from "./show.ts";
@@ -167,4 +167,38 @@ function emptyHandles(allocations: readonly Allocation[], handles: readonly stri
   return handles
     .filter((handle) => !held.has(handle.toLowerCase()))
     .map((handle) => ({ kind: "empty-handle", message: `handle ${handle} has no addresses` }));
+}
+
+/** What is wrong with the bookkeeping of a block; empty for a sound one. */
+export function blockFaults(block: Block): string[] {
+  const faults: string[] = [];
+  const size = Number(prefixSize(block.prefix));
+  const name = formatPrefix(block.prefix);
+  if (block.allocations.length !== size) {
+    faults.push(`block ${name} has ${block.allocations.length} allocation entries for ${size} addresses`);
+  }
+  const seen = new Set<number>();
+  for (const ordinal of block.unallocated) {
+    if (ordinal >= size) {
+      faults.push(`block ${name} lists ordinal ${ordinal} as free, which lies outside it`);
+      continue;
+    }
+    const address = formatAddress(addressAt(block, ordinal));
+    if (seen.has(ordinal)) faults.push(`block ${name} lists ${address} as free twice`);
+    seen.add(ordinal);
+    if ((block.allocations[ordinal] ?? null) !== null) {
+      faults.push(`block ${name} lists ${address} as free and as allocated`);
+    }
+  }
+  for (const [ordinal, index] of block.allocations.entries()) {
+    if (ordinal >= size) break;
+    const address = formatAddress(addressAt(block, ordinal));
+    if (index === null && !seen.has(ordinal)) {
+      faults.push(`block ${name} lists ${address} neither as free nor as allocated`);
+    }
+    if (index !== null && block.holders[index] === undefined) {
+      faults.push(`block ${name}: ${address} refers to attribute ${index}, which does not exist`);
+    }
+  }
+  return faults;
 }

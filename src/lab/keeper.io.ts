@@ -168,6 +168,7 @@ async function runRouter(definition: LabDefinition): Promise<() => Promise<void>
     routeTable.want("bgp", "bgp", [...routes.values()]);
     routeTable.reconcile();
   });
+  speaker.setOrigination([]); // that is all it has to say, and peers that restart wait to hear so
   speaker.setPeers(
     membersOf(definition, "node").flatMap((node) =>
       [node.address, node.address6].flatMap((address) => {

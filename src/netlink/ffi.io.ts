@@ -25,7 +25,6 @@ export function describeErrno(errno: number): { code: Errno; text: string } {
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
-export const AF_PACKET = 17;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
@@ -42,7 +41,6 @@ export const MS_REC = 16384;
 export const MS_SHARED = 1 << 20;
 export const MNT_DETACH = 2;
 export const POLLIN = 1;
-export const POLLOUT = 4;
 export const POLLERR = 8;
 
 interface Calls {

@@ -14,7 +14,6 @@ import { attributeTable, decodeAttributes, row, text, u32 } from "./attributes.t
 
 /** Message flags. The numbers from 0x100 up mean one thing in a request to read, another in one to write, or in an answer. */
 export const REQUEST = 0x1;
-export const MULTIPART = 0x2;
 export const ACK = 0x4;
 export const ECHO = 0x8;
 export const DUMP_INTERRUPTED = 0x10;

@@ -180,6 +180,39 @@ describe("the monitor", () => {
     }
   });
 
+  test("what changes while the overrun is being handled is told of", async () => {
+    using node = temporaryNamespace();
+    const rtnetlink = openRtnetlink(node.path);
+    const heard = Promise.withResolvers<void>();
+    let listedAnew = false;
+    // 127.0.0.9 comes after the list that the overrun asks for: only an event can tell of it.
+    const stop = openMonitor(
+      { namespace: node.path, groups: ["route4", "address4"], receiveBuffer: 4096 },
+      {
+        event({ item }) {
+          if (item.kind === "address") heard.resolve();
+        },
+        overrun() {
+          if (listedAnew) return;
+          listedAnew = true;
+          assert.equal(rtnetlink.addresses().length, 2);
+          rtnetlink.addAddress({ device: 1, address: parseInterfaceAddress("127.0.0.9/8"), scope: 254 });
+        },
+        failed: heard.reject,
+      },
+    );
+    const limit = setTimeout(() => heard.reject(new Error("the address was never told of")), 3000);
+    try {
+      const routes = Array.from({ length: 100 }, (_, at) => parsePrefix(`10.0.${at}.0/24`));
+      rtnetlink.applyRoutes(routes.map((destination) => ({ kind: "add", route: { destination, type: "blackhole" } })));
+      await heard.promise;
+    } finally {
+      clearTimeout(limit);
+      stop();
+      rtnetlink.close();
+    }
+  });
+
   test("keeps a process alive until it is ended, and not from its end", () => {
     const url = JSON.stringify(new URL("./monitor.io.ts", import.meta.url).href);
     const run = (end: string): { status: number | null; stderr: string } =>

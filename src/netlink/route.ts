@@ -25,10 +25,8 @@ const GET_ROUTE = 26;
 
 /** Ids of tables, protocols and scopes that iproute2 has names for (/etc/iproute2/rt_*). */
 export const TABLE_MAIN = 254;
-export const TABLE_LOCAL = 255;
 export const PROTOCOL_KERNEL = 2;
 export const PROTOCOL_BOOT = 3;
-export const PROTOCOL_STATIC = 4;
 export const SCOPE_GLOBAL = 0;
 export const SCOPE_LINK = 253;
 export const SCOPE_HOST = 254;

@@ -2,11 +2,14 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { formatAddress, parseAddress } from "../ip/address.ts";
 import { formatPrefix, parseInterfaceAddress, parsePrefix } from "../ip/prefix.ts";
+import { MalformedBytes } from "../lib/bytes.ts";
 import { codeOf } from "../lib/errors.ts";
+import { decodeLink, deleteLink, getLink, listLinks } from "./link.ts";
 import { inside, temporaryNamespace } from "./namespace.testing.ts";
 import { describeForwarding, describeNeighbour } from "./neigh.ts";
 import { describeRoute, type RouteSpec } from "./route.ts";
 import { describeRule, type Rule } from "./rule.ts";
+import { NETLINK_ROUTE, openNetlink } from "./socket.io.ts";
 import { openRtnetlink, type RouteChange, type Rtnetlink } from "./rtnetlink.io.ts";
 
 const a = parseAddress;
@@ -523,6 +526,39 @@ describe("neighbours and rules", () => {
       assert.equal(rtnetlink.deleteRule(rule), false);
     }
   });
+});
+
+test("an answer that cannot be read does not spoil the next", () => {
+  using node = temporaryNamespace();
+  const socket = openNetlink(NETLINK_ROUTE, node.path);
+  try {
+    const unreadable = (): never => {
+      throw new MalformedBytes("not this one");
+    };
+    for (const _ of [1, 2]) {
+      assert.throws(() => socket.dump(listLinks(), () => "list", unreadable), /not this one/);
+      assert.throws(() => socket.request(getLink("lo"), () => "read", unreadable), /not this one/);
+    }
+    assert.deepEqual(
+      socket.dump(listLinks(), () => "list", decodeLink).map(({ name }) => name),
+      ["lo"],
+    );
+  } finally {
+    socket.close();
+  }
+});
+
+test("a socket with a request in flight takes no other", async () => {
+  using node = temporaryNamespace();
+  const socket = openNetlink(NETLINK_ROUTE, node.path);
+  try {
+    const deleted = socket.requestInBackground(deleteLink(99), () => "delete link 99");
+    assert.throws(() => socket.batch([deleteLink(98)]), /Cannot write 1 changes: .* has a request in flight/);
+    await assert.rejects(deleted, /Cannot delete link 99: no such device \(ENODEV\)/);
+    assert.equal(socket.batch([deleteLink(98)])[0]?.code, "ENODEV");
+  } finally {
+    socket.close();
+  }
 });
 
 test("a closed socket says so", () => {

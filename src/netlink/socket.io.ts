@@ -53,9 +53,8 @@ export interface Refusal {
   readonly reason: string;
 }
 
-/** NETLINK_… of <linux/netlink.h>. */
+/** Protocols and options of <linux/netlink.h>. */
 export const NETLINK_ROUTE = 0;
-export const NETLINK_NETFILTER = 12;
 const SOL_NETLINK = 270;
 const CAP_ACK = 10;
 const EXT_ACK = 11;
@@ -150,15 +149,20 @@ export function openNetlink(protocol: number, namespace?: string): NetlinkSocket
         encodeMessage(writer, request, 0, number);
         const items: NonNullable<ReturnType<typeof read>>[] = [];
         let interrupted = false;
+        let unreadable: unknown;
         exchange(writer, number, attempt, (message) => {
           interrupted ||= (message.flags & DUMP_INTERRUPTED) !== 0;
           const answer = readAnswer(message);
           switch (answer.kind) {
-            case "data": {
-              const item = read(message);
-              if (item !== undefined && item !== null) items.push(item);
+            case "data":
+              // To the end in any case: the kernel begins no other list before this one is read.
+              try {
+                const item = read(message);
+                if (item !== undefined && item !== null) items.push(item);
+              } catch (error) {
+                unreadable ??= error;
+              }
               return false;
-            }
             case "overrun":
               throw lost(attempt);
             case "nothing":
@@ -169,6 +173,7 @@ export function openNetlink(protocol: number, namespace?: string): NetlinkSocket
               return true;
           }
         });
+        if (unreadable !== undefined) throw broken(attempt, unreadable);
         if (!interrupted) return items;
       }
       throw new Failure("EINTR", `Cannot ${attempt()}: it changed each of the ${MAX_DUMPS} times that it was read`);
