@@ -155,7 +155,8 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
     down(session, graceful) {
       current = undefined;
       for (const family of session.families) leave(family);
-      help({ type: "lost", session, graceful, longest: settings.config.maxRestartTime ?? Infinity });
+      const longest = settings.config.maxRestartTime ?? Infinity;
+      help({ type: "lost", session, graceful, longest, now: clock.now() });
     },
     update(bytes, start, end) {
       if (current === undefined) return [];

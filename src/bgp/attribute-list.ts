@@ -1,4 +1,4 @@
-import { ByteReader, ByteWriter, MalformedBytes } from "../lib/bytes.ts";
+import { ByteReader, MalformedBytes, type ByteWriter } from "../lib/bytes.ts";
 import { mergeAs4Path, needsAs4 } from "./as-path.ts";
 import {
   ATTRIBUTES,
@@ -173,9 +173,19 @@ function write<F extends Field>(writer: ByteWriter, field: F, fields: Fields, co
   const value = fields[field];
   if (value === undefined) return;
   const row = ATTRIBUTES[field];
-  const scratch = new ByteWriter(64);
-  row.encode(scratch, value, context);
-  writeAttribute(writer, row.flags, row.code, scratch.finish());
+  const start = writer.length;
+  writer.u8(row.flags);
+  writer.u8(row.code);
+  const length = writer.reserve(1);
+  row.encode(writer, value, context);
+  const size = writer.length - length - 1;
+  if (size <= 255) return writer.patchU8(length, size);
+  // Rare: once more, with two bytes for the length.
+  writer.length = start;
+  writer.u8(row.flags | EXTENDED_LENGTH);
+  writer.u8(row.code);
+  writer.u16(size);
+  row.encode(writer, value, context);
 }
 
 /** RFC 4271 section 5: not understood and transitive is passed on, marked as partial; not transitive is dropped. */

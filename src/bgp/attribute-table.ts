@@ -48,7 +48,7 @@ export class AttributeTable {
   readonly #byKey = new Map<string, AttributeSet>();
   readonly #byId: (AttributeSet | undefined)[] = [undefined];
   readonly #freeIds: number[] = [];
-  readonly #nextHops = new Map<string, CountedNextHop>();
+  readonly #nextHops = new Map<bigint, CountedNextHop>();
   readonly #resolve: (address: Address) => ResolvedNextHop | undefined;
 
   constructor(resolve: (address: Address) => ResolvedNextHop | undefined) {
@@ -115,7 +115,7 @@ export class AttributeTable {
     const hop = set.nextHop;
     if (hop === undefined) return;
     hop.references -= 1;
-    if (hop.references === 0) this.#nextHops.delete(formatAddress(hop.address));
+    if (hop.references === 0) this.#nextHops.delete(numberOf(hop.address));
   }
 
   /** Resolves every next hop again, and returns those that changed. */
@@ -131,7 +131,7 @@ export class AttributeTable {
   }
 
   #nextHop(address: Address): CountedNextHop {
-    const key = formatAddress(address);
+    const key = numberOf(address);
     const known = this.#nextHops.get(key);
     if (known !== undefined) {
       known.references += 1;
@@ -141,6 +141,11 @@ export class AttributeTable {
     this.#nextHops.set(key, added);
     return added;
   }
+}
+
+/** One number for addresses of both families. */
+function numberOf({ family, value }: Address): bigint {
+  return family === 4 ? value : value | (1n << 128n);
 }
 
 function sameResolution(a: ResolvedNextHop | undefined, b: ResolvedNextHop | undefined): boolean {

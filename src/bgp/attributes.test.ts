@@ -71,6 +71,14 @@ describe("attributes on the wire", () => {
     );
   });
 
+  test("a value of more than 255 bytes has a length of two", () => {
+    const communities = Array.from({ length: 100 }, (_, i) => i);
+    const bytes = encode({ origin: "igp", asPath: [], localPref: 1, communities, med: 7 });
+    assert.match(toHex(bytes), /d0080190/);
+    const { attributes } = decodeAttributes(bytes, scanAttributes(bytes, 0, bytes.length), IBGP);
+    assert.deepEqual(attributes, { origin: "igp", asPath: [], localPref: 1, communities, med: 7 });
+  });
+
   test("codes ascend, unknown ones among them", () => {
     const unknown = [
       { code: 200, flags: 0xe0, value: Uint8Array.of(1) },

@@ -26,8 +26,9 @@ function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, { encoding: "utf8", timeout: 10_000, stdio: ["ignore", "pipe", "pipe"] });
 }
 
-function start(namespace: string, command: string, ...args: string[]): ChildProcess {
-  const child = spawn("ip", ["netns", "exec", namespace, command, ...args], { stdio: ["pipe", "pipe", "inherit"] });
+function start(namespace: string, ...command: string[]): ChildProcess {
+  const [program, ...words] = ["ip", "netns", "exec", namespace, ...command];
+  const child = spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] });
   processes.add(child);
   child.once("exit", () => processes.delete(child));
   return child;
@@ -242,6 +243,7 @@ describe("against BIRD 2", () => {
         ),
       "the end of BIRD's restart",
     );
+    await until("the report of it", () => caracal.history.length > 0);
     assert.deepEqual(caracal.history, ["-10.9.1.0/24"]);
     await until("our routes in BIRD again", () => birdHas().length === 3);
   });

@@ -86,9 +86,16 @@ export function defaultRules(peerType: "iBGP" | "eBGP"): FilterRules {
   };
 }
 
-/** The rules as text: equal for rules that say the same. */
+const keys = new WeakMap<FilterRules, string>();
+
+/** The rules as text: equal for rules that say the same. Worked out once for each object, as many peers share one. */
 export function filterKey(rules: FilterRules): string {
-  return JSON.stringify(rules, (_, value: unknown) => (typeof value === "bigint" ? value.toString(16) : value));
+  let key = keys.get(rules);
+  if (key === undefined) {
+    key = JSON.stringify(rules, (_, value: unknown) => (typeof value === "bigint" ? value.toString(16) : value));
+    keys.set(rules, key);
+  }
+  return key;
 }
 
 export function compileFilter(filter: FilterRules, family: Family, peerType: "iBGP" | "eBGP"): Filter {

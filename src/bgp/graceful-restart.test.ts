@@ -23,13 +23,14 @@ const capable = (families: readonly Family[], forwardingPreserved = true, restar
       families: families.map((family) => ({ family, forwardingPreserved })),
     },
   });
-const lost = (session = capable(both), graceful = true, longest = Infinity): HelperEvent => ({
+const lost = (session = capable(both), graceful = true, longest = Infinity, now = 1_000_000): HelperEvent => ({
   type: "lost",
   session,
   graceful,
   longest,
+  now,
 });
-const stale = (...families: Family[]): HelperState => ({ stale: families });
+const stale = (...families: Family[]): HelperState => ({ stale: families, lostAt: 1_000_000 });
 
 /** `markStale 4, timer 120`. */
 function text(actions: readonly HelperAction[]): string {
@@ -85,11 +86,25 @@ const cases: { name: string; state: HelperState; event: HelperEvent; after: Fami
     actions: "drop 4, drop 6, no timer",
   },
   {
-    name: "a second restart sweeps what the first one left",
+    name: "a second restart, soon after the first, gets what is left of its time",
     state: stale(4),
-    event: lost(),
+    event: lost(capable(both), true, Infinity, 1_100_000),
+    after: [4, 6],
+    actions: "markStale 4, markStale 6, timer 20",
+  },
+  {
+    name: "a second restart, late, sweeps what the first one left",
+    state: stale(4),
+    event: lost(capable(both), true, Infinity, 1_120_000),
     after: [4, 6],
     actions: "sweep 4, markStale 4, markStale 6, timer 120",
+  },
+  {
+    name: "a second restart without a family that was kept",
+    state: stale(4, 6),
+    event: lost(capable([6])),
+    after: [6],
+    actions: "drop 4, markStale 6, timer 120",
   },
   {
     name: "back, with its forwarding kept",

@@ -4,10 +4,19 @@ import type { Negotiated } from "./negotiation.ts";
 /** The helping side of RFC 4724 section 4.2: which families' routes are kept from before the peer went away. */
 export interface HelperState {
   readonly stale: readonly Family[];
+  /** When the session was lost for the first time since all was well, in milliseconds; only with stale routes. */
+  readonly lostAt: number;
 }
 
 export type HelperEvent =
-  | { readonly type: "lost"; readonly session: Negotiated; readonly graceful: boolean; readonly longest: number }
+  /** `longest` is our own limit on how long to keep routes, in seconds; `now` in milliseconds. */
+  | {
+      readonly type: "lost";
+      readonly session: Negotiated;
+      readonly graceful: boolean;
+      readonly longest: number;
+      readonly now: number;
+    }
   | { readonly type: "established"; readonly session: Negotiated }
   | { readonly type: "endOfRib"; readonly family: Family }
   /** The time for coming back, or for telling all again, is over. */
@@ -23,7 +32,7 @@ export type HelperAction =
   | { readonly type: "startTimer"; readonly seconds: number }
   | { readonly type: "stopTimer" };
 
-export const NOTHING_STALE: HelperState = { stale: [] };
+export const NOTHING_STALE: HelperState = { stale: [], lostAt: 0 };
 
 /** How long a peer that came back may take to tell all it knows; FRR's default. */
 const STALE_PATH_TIME = 360;
@@ -33,25 +42,8 @@ export function stepHelper(
   event: HelperEvent,
 ): { state: HelperState; actions: readonly HelperAction[] } {
   switch (event.type) {
-    case "lost": {
-      const { session, graceful, longest } = event;
-      const restart = session.gracefulRestart;
-      const seconds = Math.min(restart?.restartTime ?? 0, longest);
-      const stale =
-        graceful && seconds > 0
-          ? session.families.filter((family) => restart?.families.some((entry) => entry.family === family))
-          : [];
-      const actions: HelperAction[] = [];
-      for (const family of session.families) {
-        if (!stale.includes(family)) actions.push({ type: "drop", family });
-        // Routes that survived one restart unconfirmed do not survive a second.
-        else if (state.stale.includes(family)) actions.push({ type: "sweep", family }, { type: "markStale", family });
-        else actions.push({ type: "markStale", family });
-      }
-      for (const family of state.stale) if (!session.families.includes(family)) actions.push({ type: "drop", family });
-      actions.push(stale.length > 0 ? { type: "startTimer", seconds } : { type: "stopTimer" });
-      return { state: { stale }, actions };
-    }
+    case "lost":
+      return lose(state, event);
     case "established": {
       if (state.stale.length === 0) return { state, actions: [] };
       const { gracefulRestart, families } = event.session;
@@ -64,18 +56,48 @@ export function stepHelper(
         .filter((family) => !kept.includes(family))
         .map((family) => ({ type: "sweep", family }));
       actions.push(kept.length > 0 ? { type: "startTimer", seconds: STALE_PATH_TIME } : { type: "stopTimer" });
-      return { state: { stale: kept }, actions };
+      return { state: { ...state, stale: kept }, actions };
     }
     case "endOfRib": {
       if (!state.stale.includes(event.family)) return { state, actions: [] };
       const stale = state.stale.filter((family) => family !== event.family);
       const actions: HelperAction[] = [{ type: "sweep", family: event.family }];
       if (stale.length === 0) actions.push({ type: "stopTimer" });
-      return { state: { stale }, actions };
+      return { state: { ...state, stale }, actions };
     }
     case "expired":
       return { state: NOTHING_STALE, actions: state.stale.map((family) => ({ type: "sweep", family })) };
   }
+}
+
+/**
+ * The RFC has routes deleted that are still stale from an earlier restart, lest they be kept for ever. A peer that crashes
+ * again before it has told all would so lose routes that it still forwards: here they live on, but no longer than the
+ * first restart allowed.
+ */
+function lose(
+  before: HelperState,
+  { session, graceful, longest, now }: Extract<HelperEvent, { type: "lost" }>,
+): { state: HelperState; actions: readonly HelperAction[] } {
+  const restart = session.gracefulRestart;
+  const allowed = Math.min(restart?.restartTime ?? 0, longest);
+  const left = before.stale.length === 0 ? allowed : allowed - Math.max(0, now - before.lostAt) / 1000;
+  const fresh = left <= 0;
+  const seconds = fresh ? allowed : left;
+  const keeps = (family: Family): boolean => restart?.families.some((entry) => entry.family === family) === true;
+  const stale = graceful && allowed > 0 ? session.families.filter(keeps) : [];
+  const actions: HelperAction[] = [];
+  for (const family of new Set([...session.families, ...before.stale])) {
+    if (!stale.includes(family)) {
+      actions.push({ type: "drop", family });
+      continue;
+    }
+    if (fresh && before.stale.includes(family)) actions.push({ type: "sweep", family });
+    actions.push({ type: "markStale", family });
+  }
+  actions.push(stale.length > 0 ? { type: "startTimer", seconds } : { type: "stopTimer" });
+  const lostAt = before.stale.length === 0 || fresh ? now : before.lostAt;
+  return { state: stale.length > 0 ? { stale, lostAt } : NOTHING_STALE, actions };
 }
 
 /** One peer, as the restarting side sees it (RFC 4724 section 4.1). */

@@ -134,6 +134,8 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
   }
 
   function setPeers(wanted: ReadonlyMap<string, PeerSettings>): void {
+    // Filters of the past are forgotten: those in use live on in their groups.
+    host.filters.clear();
     for (const [address, peer] of peers) {
       const next = wanted.get(address);
       if (next !== undefined && !needsNewSession(peer.settings, next)) continue;

@@ -31,8 +31,10 @@ export async function waitApplied(
   const pods = written.filter(({ kindId }) => kindId === "Pod");
   const addresses = await waitRunning(datastore, pods, deadline);
   const newest = new Map<KindId, string>();
-  for (const { kindId, resourceVersion } of written)
-    if (resourceVersion !== undefined) newest.set(kindId, resourceVersion);
+  for (const { kindId, resourceVersion } of written) {
+    // Agents follow their own pods only: of the others' it is their addresses that count, which are waited for below.
+    if (resourceVersion !== undefined && kindId !== "Pod") newest.set(kindId, resourceVersion);
+  }
   await Promise.all(
     agents.flatMap((agent) => [
       ...[...newest].map(([kind, version]) => waitInForce(agent, kind, version, deadline)),
