@@ -94,7 +94,7 @@ function podFilter(text: string | undefined): (pod: Pod) => boolean {
 export function formatMatrix(results: readonly ProbeResult[]): string {
   if (results.length === 0) return "no pods to connect\n";
   const sources = [...new Set(results.map(({ from }) => from))];
-  const targets = [...new Set(results.map(({ to }) => to))];
+  const targets = [...new Set(results.map(({ to }) => to))].toSorted();
   const width = Math.max(...sources.map((name) => name.length), "FROM".length);
   const outcome = new Map<string, boolean[]>();
   for (const { from, to, connected } of results) {
