@@ -1,5 +1,5 @@
 import { CniError } from "../cni/error.ts";
-import type { AddressSource, Assigned, PodFacts } from "../cni/node.ts";
+import type { AddressHolder, AddressSource, Assigned, PodFacts } from "../cni/node.ts";
 import { parseConfigRoutes, type CniRequest } from "../cni/request.ts";
 import { parseInterfaceAddress } from "../ip/prefix.ts";
 import type { Allocator, AssignRequest } from "../ipam/allocator.ts";
@@ -25,34 +25,36 @@ export function createAddressSource(allocator: Allocator, podCidrs: () => readon
       }
       await allocator.release(handlesOf(request));
     },
-    async releaseOthers(network, alive) {
-      const prefix = `${network}.`;
+    async releaseOthers(network, living) {
+      const kept = new Set(living.map(handleOf));
       const stale = allocator
         .allocations()
         .flatMap(({ holder }) => (holder.handle === null ? [] : [holder.handle]))
-        .filter((handle) => handle.startsWith(prefix) && !alive.has(handle.slice(prefix.length)));
+        .filter((handle) => handle.startsWith(`${network}.`) && !kept.has(handle));
       return stale.length === 0 ? 0 : (await allocator.release([...new Set(stale)])).length;
     },
   };
 }
 
-function handleOf({ config, containerId }: CniRequest): string {
-  return `${config.name}.${containerId}`;
+function handleOf({ network, containerId }: AddressHolder): string {
+  return `${network}.${containerId}`;
 }
+
+const holderOf = ({ config, containerId }: CniRequest): AddressHolder => ({ network: config.name, containerId });
 
 /** Also the handle of older releases of Calico, which had no container in it. */
 function handlesOf(request: CniRequest): string[] {
   const { workload } = request;
   return workload.orchestrator === "k8s"
-    ? [handleOf(request), `${workload.namespace}.${workload.pod}`]
-    : [handleOf(request)];
+    ? [handleOf(holderOf(request)), `${workload.namespace}.${workload.pod}`]
+    : [handleOf(holderOf(request))];
 }
 
 function assignRequest(request: CniRequest, pod: PodFacts | undefined): AssignRequest {
   const { workload, config } = request;
   return {
     ...addressWishes(pod?.annotations ?? {}, pod?.namespaceAnnotations ?? {}, config),
-    handle: handleOf(request),
+    handle: handleOf(holderOf(request)),
     attributes: workload.orchestrator === "k8s" ? { namespace: workload.namespace, pod: workload.pod } : {},
     ...(pod === undefined ? {} : { namespaceLabels: pod.namespaceLabels }),
   };

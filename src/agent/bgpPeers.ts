@@ -31,26 +31,30 @@ interface Speaker {
   readonly labels: Readonly<Record<string, string>>;
   readonly network: NodeNetwork;
   readonly asn: number;
+  /** Where a BGPConfiguration says so, for this node or for all. */
+  readonly listenPort?: number;
 }
+
+/** A session that a BGPPeer asks for. */
+type PeerSpec = BGPPeer["spec"];
+
+const BGP_PORT = 179;
 
 /** Undefined while this node has no address. */
 export function planBgp(input: BgpInput): BgpPlan | undefined {
   const byName = (name: string) => input.configurations.find(({ metadata }) => metadata.name === name)?.spec;
   const general = byName("default");
-  const own = byName(`node.${input.nodeName}`);
   const defaultAsn = general?.asNumber ?? DEFAULT_AS_NUMBER;
   const speakers = input.nodes.map((node): Speaker => {
+    const { name, labels = {} } = node.metadata;
     const network = nodeNetwork(node);
-    return {
-      name: node.metadata.name,
-      labels: node.metadata.labels ?? {},
-      network,
-      asn: network.asNumber ?? defaultAsn,
-    };
+    // Calico reads no AS number from a node's own BGPConfiguration: that stands on the node.
+    const listenPort = byName(`node.${name}`)?.listenPort ?? general?.listenPort;
+    const asn = network.asNumber ?? defaultAsn;
+    return { name, labels, network, asn, ...(listenPort === undefined ? {} : { listenPort }) };
   });
-  const self = speakers.find(({ name }) => name === input.nodeName);
-  if (self === undefined || (self.network.ipv4 === undefined && self.network.ipv6 === undefined)) return undefined;
-  const me: Speaker = { ...self, asn: self.network.asNumber ?? own?.asNumber ?? defaultAsn };
+  const me = speakers.find(({ name }) => name === input.nodeName);
+  if (me === undefined || (me.network.ipv4 === undefined && me.network.ipv6 === undefined)) return undefined;
   const exportFilter = exportBlocks(input.blocks, exportedPools(input));
   const finish = (peer: PeerConfig): PeerConfig => ({
     ...peer,
@@ -59,11 +63,17 @@ export function planBgp(input: BgpInput): BgpPlan | undefined {
     importFilter: { rules: [], otherwise: "accept" },
   });
   const mesh = general?.nodeToNodeMeshEnabled === false ? [] : meshPeers(me, speakers);
-  const configured = input.peers.flatMap((peer) => configuredPeers(peer, me, speakers));
+  const configured = configuredPeers(
+    input.peers.map(({ spec }) => spec),
+    me,
+    speakers,
+    defaultAsn,
+  );
+  // Two sessions to one address cannot be told apart. The first of the configured ones wins, and all win over the mesh.
   const peers = new Map<string, PeerConfig>();
-  // A configured peer at a mesh peer's address takes its place: two sessions to one address cannot be told apart.
-  for (const peer of [...mesh, ...configured]) peers.set(peer.address, finish(peer));
-  return { asn: me.asn, listenPort: own?.listenPort ?? general?.listenPort ?? 179, peers: [...peers.values()] };
+  for (const peer of [...configured, ...mesh]) if (!peers.has(peer.address)) peers.set(peer.address, finish(peer));
+  const sorted = [...peers.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return { asn: me.asn, listenPort: me.listenPort ?? BGP_PORT, peers: sorted };
 }
 
 /** The pools whose routes may leave this node. */
@@ -91,16 +101,17 @@ function meshPeers(me: Speaker, speakers: readonly Speaker[]): PeerConfig[] {
 }
 
 /** Sessions between two of our nodes: the one whose address is lower as text waits, so that they do not meet half-way. */
-function nodePeers(type: "Mesh" | "Node", me: Speaker, other: Speaker): PeerConfig[] {
-  return ([4, 6] as const).flatMap((family): PeerConfig[] => {
+function nodePeers(type: PeerType, me: Speaker, other: Speaker, families: readonly Family[] = [4, 6]): PeerConfig[] {
+  return families.flatMap((family): PeerConfig[] => {
     const mine = addressOf(me, family);
     const theirs = addressOf(other, family);
     if (mine === undefined || theirs === undefined) return [];
     const [source, address] = [formatAddress(mine), formatAddress(theirs)];
     return [
       {
-        name: protocolName(type, address),
+        name: protocolName(type, address, type === "Mesh" ? undefined : other.listenPort),
         address,
+        ...(other.listenPort === undefined ? {} : { port: other.listenPort }),
         asn: other.asn,
         localAsn: me.asn,
         sourceAddress: source,
@@ -110,49 +121,94 @@ function nodePeers(type: "Mesh" | "Node", me: Speaker, other: Speaker): PeerConf
   });
 }
 
-/** What one BGPPeer means for this node: sessions with the address or the nodes that it names, or their way back. */
-function configuredPeers(peer: BGPPeer, me: Speaker, speakers: readonly Speaker[]): PeerConfig[] {
-  const { spec } = peer;
-  const selects = ({ name, labels }: Speaker): boolean => {
-    if (spec.node !== undefined) return spec.node === name;
-    return spec.nodeSelector === undefined || matches(cachedSelector(spec.nodeSelector), labels);
+/**
+ * What all BGPPeers mean for this node, in the order in which confd goes through them: those for every node, those that
+ * select this one, and last their way back: who is a peer of another node has that node as a peer.
+ */
+function configuredPeers(
+  specs: readonly PeerSpec[],
+  me: Speaker,
+  speakers: readonly Speaker[],
+  defaultAsn: number,
+): PeerConfig[] {
+  const others = speakers.filter(({ name }) => name !== me.name);
+  const forward = (type: PeerType, spec: PeerSpec): PeerConfig[] => {
+    if (spec.peerIP !== undefined) return addressPeer(type, spec, me, others);
+    const { peerSelector } = spec;
+    if (peerSelector === undefined) return [];
+    return others
+      .filter(({ labels }) => matches(cachedSelector(peerSelector), labels))
+      .flatMap((other) => nodePeers(type, me, other).map((peer) => adjusted(peer, spec)));
   };
-  if (spec.peerIP !== undefined) return selects(me) ? addressPeer(peer, me) : [];
-  if (spec.peerSelector === undefined) return [];
-  const selector = cachedSelector(spec.peerSelector);
-  const isPeer = ({ labels }: Speaker): boolean => matches(selector, labels);
-  const withReverse = spec.reversePeering !== "Manual";
-  return speakers
-    .filter(
-      (other) =>
-        other.name !== me.name && ((selects(me) && isPeer(other)) || (withReverse && isPeer(me) && selects(other))),
-    )
-    .flatMap((other) => nodePeers("Node", me, other));
+  const isGlobal = ({ node, nodeSelector }: PeerSpec): boolean => node === undefined && nodeSelector === undefined;
+  return [
+    ...specs.filter(isGlobal).flatMap((spec) => forward("Global", spec)),
+    ...specs.filter((spec) => !isGlobal(spec) && selects(spec, me)).flatMap((spec) => forward("Node", spec)),
+    ...specs
+      .filter(({ reversePeering }) => reversePeering !== "Manual")
+      .flatMap((spec) => {
+        const families = familiesNamed(spec, me, defaultAsn);
+        return others
+          .filter((other) => selects(spec, other))
+          .flatMap((other) => nodePeers("Node", me, other, families).map((peer) => adjusted(peer, spec)));
+      }),
+  ];
 }
 
-function addressPeer({ spec }: BGPPeer, me: Speaker): PeerConfig[] {
-  const { address, port } = parsePeerAddress(spec.peerIP ?? "");
+/** Whether the peering is one of this node's. */
+function selects({ node, nodeSelector }: PeerSpec, { name, labels }: Speaker): boolean {
+  if (node !== undefined) return node === name;
+  return nodeSelector === undefined || matches(cachedSelector(nodeSelector), labels);
+}
+
+/** The families in which this node is the peer that is meant: by its labels, or by address, AS and port. */
+function familiesNamed({ peerSelector, peerIP, asNumber }: PeerSpec, me: Speaker, defaultAsn: number): Family[] {
+  if (peerSelector !== undefined) return matches(cachedSelector(peerSelector), me.labels) ? [4, 6] : [];
+  if (peerIP === undefined) return [];
+  const { address, port } = parsePeerAddress(peerIP);
+  const parsed = parseAddress(address);
+  const mine = addressOf(me, parsed.family);
+  const isMe =
+    mine?.value === parsed.value &&
+    (asNumber ?? defaultAsn) === me.asn &&
+    (port === undefined || port === (me.listenPort ?? BGP_PORT));
+  return isMe ? [parsed.family] : [];
+}
+
+function addressPeer(type: PeerType, spec: PeerSpec, me: Speaker, others: readonly Speaker[]): PeerConfig[] {
+  const { address, port: given } = parsePeerAddress(spec.peerIP ?? "");
   const parsed = parseAddress(address);
   const mine = addressOf(me, parsed.family);
   const text = formatAddress(parsed);
   // A peer for all nodes may be one of them: nobody speaks with himself.
-  if (mine === undefined || formatAddress(mine) === text) return [];
-  const isGlobal = spec.node === undefined && spec.nodeSelector === undefined;
-  const suffix = port === undefined ? "" : `_port_${port}`;
-  return [
-    {
-      name: `${protocolName(isGlobal ? "Global" : "Node", text)}${suffix}`,
-      address: text,
-      ...(port === undefined ? {} : { port }),
-      asn: spec.asNumber ?? me.asn,
-      localAsn: spec.localASNumber ?? me.asn,
-      ...(spec.sourceAddress === "None" ? {} : { sourceAddress: formatAddress(mine) }),
-      ...(spec.nextHopMode === "Self" ? { nextHopSelf: true } : {}),
-    },
-  ];
+  if (mine === undefined || mine.value === parsed.value) return [];
+  const node = others.find((other) => addressOf(other, parsed.family)?.value === parsed.value);
+  const port = given ?? node?.listenPort;
+  const peer = {
+    name: protocolName(type, text, port),
+    address: text,
+    ...(port === undefined ? {} : { port }),
+    asn: spec.asNumber ?? me.asn,
+    localAsn: me.asn,
+    sourceAddress: formatAddress(mine),
+  };
+  return [adjusted(peer, spec)];
 }
 
+/** The session as the BGPPeer wants it. */
+function adjusted(peer: PeerConfig, { sourceAddress, nextHopMode, localASNumber }: PeerSpec): PeerConfig {
+  const { sourceAddress: own, ...rest } = peer;
+  return {
+    ...rest,
+    ...(sourceAddress === "None" || own === undefined ? {} : { sourceAddress: own }),
+    ...(localASNumber === undefined ? {} : { localAsn: localASNumber }),
+    ...(nextHopMode === "Self" ? { nextHopSelf: true } : {}),
+  };
+}
+
+type PeerType = "Mesh" | "Global" | "Node";
+
 /** The names that Calico gives BIRD's protocols, which people's tools parse. */
-function protocolName(type: "Mesh" | "Global" | "Node", address: string): string {
-  return `${type}_${address.replaceAll(/[.:]/g, "_")}`;
+function protocolName(type: PeerType, address: string, port: number | undefined): string {
+  return `${type}_${address.replaceAll(/[.:]/g, "_")}${port === undefined ? "" : `_port_${port}`}`;
 }

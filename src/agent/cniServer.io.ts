@@ -1,7 +1,8 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { answerRequest } from "../cni/plugin.ts";
+import type { CniCode } from "../cni/error.ts";
 import type { CniNode } from "../cni/node.ts";
+import { createCniPlugin, type CniPlugin } from "../cni/plugin.ts";
 import { listenOnSocket, type SocketListener } from "../datastore/socket.io.ts";
 import { messageOf } from "../lib/errors.ts";
 
@@ -26,21 +27,25 @@ const REQUEST_LIMIT = 2 << 20;
 const REQUEST_MS = 10_000;
 /** DELs that came while no agent ran are looked for this often: a shim may have left one while we started. */
 const DEFERRED_MS = 10_000;
+/** What a request that says nothing sensible comes back with, now and for ever. */
+const HOPELESS: ReadonlySet<CniCode> = new Set(["decode-failure", "invalid-environment", "incompatible-version"]);
 
 export async function startCniServer(options: CniServerOptions): Promise<CniServer> {
-  const { runDirectory, onError } = options;
+  const { runDirectory, node, interfacePrefix, onError } = options;
+  const plugin = createCniPlugin(node, interfacePrefix);
   const deferredDirectory = `${runDirectory}/cni-deferred`;
   mkdirSync(deferredDirectory, { recursive: true, mode: 0o700 });
   const open = new Set<Socket>();
   const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     open.add(socket);
     socket.on("close", () => open.delete(socket));
-    serveOne(socket, options);
+    serveOne(socket, plugin, options);
   });
   const listener: SocketListener = await listenOnSocket(server, `${runDirectory}/cni.sock`);
   let working: Promise<void> | undefined;
   const workOff = (): void => {
-    working ??= workOffDeferred(deferredDirectory, options)
+    if (node.notReady() !== undefined) return;
+    working ??= workOffDeferred(deferredDirectory, plugin, onError)
       .catch((error: unknown) => onError(messageOf(error)))
       .finally(() => (working = undefined));
   };
@@ -58,7 +63,7 @@ export async function startCniServer(options: CniServerOptions): Promise<CniServ
   };
 }
 
-function serveOne(socket: Socket, { node, interfacePrefix, onRequest, onError }: CniServerOptions): void {
+function serveOne(socket: Socket, plugin: CniPlugin, { onRequest, onError }: CniServerOptions): void {
   const started = performance.now();
   const chunks: Buffer[] = [];
   let length = 0;
@@ -71,7 +76,7 @@ function serveOne(socket: Socket, { node, interfacePrefix, onRequest, onError }:
   });
   socket.on("end", () => {
     socket.setTimeout(0);
-    void answerRequest(Buffer.concat(chunks), node, interfacePrefix).then(({ ok, text }) => {
+    void plugin.answer(Buffer.concat(chunks)).then(({ ok, text }) => {
       onRequest(performance.now() - started, ok);
       socket.end(`${ok ? "+" : "!"}${text}`);
     });
@@ -79,13 +84,16 @@ function serveOne(socket: Socket, { node, interfacePrefix, onRequest, onError }:
 }
 
 /** Each file is a request as the shim would have sent it. It goes when it has succeeded, and is tried again otherwise. */
-async function workOffDeferred(directory: string, { node, interfacePrefix, onError }: CniServerOptions): Promise<void> {
-  if (node.notReady() !== undefined) return;
+async function workOffDeferred(
+  directory: string,
+  plugin: CniPlugin,
+  onError: (message: string) => void,
+): Promise<void> {
   for (const name of readdirSync(directory)) {
-    if (name.endsWith("~")) continue; // still being written
+    if (name.startsWith(".")) continue; // still being written
     const path = `${directory}/${name}`;
-    const { ok, text } = await answerRequest(readFileSync(path), node, interfacePrefix);
-    if (ok) rmSync(path, { force: true });
-    else onError(`the deferred CNI request ${path} failed: ${text.trim()}`);
+    const answer = await plugin.answer(readFileSync(path));
+    if (!answer.ok) onError(`the deferred CNI request ${path} failed: ${answer.text.trim()}`);
+    if (answer.ok || HOPELESS.has(answer.error.code)) rmSync(path, { force: true });
   }
 }

@@ -1,7 +1,10 @@
 import { type Method, parseMethod } from "../dataplane/autodetect.ts";
 import { parseAddress, type Address, type Family } from "../ip/address.ts";
-import { parseInterfaceAddress, parsePrefix, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
+import { networkOf, parseInterfaceAddress, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
+import { asNumber as asNumberSchema } from "../resources/fields.ts";
+import { parseWith } from "../resources/schema.ts";
+import { parseSelector } from "../resources/selector.ts";
 
 /** What an agent is told by its environment: the variables of calico/node that have a meaning so far, and our own. */
 export interface AgentConfig {
@@ -58,13 +61,12 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** Reads the environment. `hostName` names the node where nothing else does. Throws `ConfigError`. */
 export function readConfig(environment: Environment, hostName: string): AgentConfig {
   const get = (name: string): string | undefined => (environment[name] === "" ? undefined : environment[name]);
-  const asNumber =
-    get("AS") === undefined ? undefined : checked("AS", get("AS")!, (text) => wholeNumber(text, 1, 4294967295));
+  const asNumber = optional(get, "AS", readAsNumber);
   const backend = get("CALICO_NETWORKING_BACKEND") ?? "bird";
   if (backend !== "bird" && backend !== "vxlan" && backend !== "none") {
     throw new ConfigError("CALICO_NETWORKING_BACKEND", `"${backend}" is not bird, vxlan or none`);
   }
-  const routerId = get("CALICO_ROUTER_ID");
+  const routerId = optional(get, "CALICO_ROUTER_ID", readRouterId);
   return {
     nodeName: (get("NODENAME") ?? hostName).toLowerCase(),
     runDirectory: get("CARACAL_RUN_DIR") ?? "/var/run/calico",
@@ -77,7 +79,7 @@ export function readConfig(environment: Environment, hostName: string): AgentCon
     ...(asNumber === undefined ? {} : { asNumber }),
     networkingBackend: backend,
     ...(routerId === undefined ? {} : { routerId }),
-    defaultPools: get("NO_DEFAULT_POOLS") === "true" ? [] : defaultPoolsOf(get),
+    defaultPools: defaultPoolsOf(get),
     autodetectIntervalMs: duration(get("AUTODETECT_POLL_INTERVAL") ?? "60s"),
     felix: Object.fromEntries(
       Object.entries(environment).filter(
@@ -105,57 +107,94 @@ function addressChoice(get: Get, variable: "IP" | "IP6", methodVariable: string)
   if (text === "autodetect") {
     return { kind: "detect", method: checked(methodVariable, get(methodVariable) ?? "first-found", parseMethod) };
   }
+  const family = variable === "IP" ? 4 : 6;
+  const address = checked(variable, text, (value) => {
+    const given = value.includes("/") ? parseInterfaceAddress(value) : parseAddress(value);
+    const actual = "length" in given ? given.address.family : given.family;
+    if (actual !== family) throw new Error(`"${value}" is not an IPv${family} address`);
+    return given;
+  });
+  return { kind: "fixed", address };
+}
+
+function readAsNumber(text: string): number {
+  try {
+    return parseWith(asNumberSchema, text, "AS number");
+  } catch (error) {
+    throw new Error(`"${text}" is not an AS number from 1 to 4294967295`, { cause: error });
+  }
+}
+
+function readRouterId(text: string): string {
+  if (text === "hash") return text;
+  const { family, value } = parseAddress(text);
+  if (family !== 4 || value === 0n) throw new Error(`"${text}" is neither "hash" nor an IPv4 address but 0.0.0.0`);
+  return text;
+}
+
+/** calico/node's own defaults: no encapsulation, and NAT for the IPv4 pool only. There is an IPv6 pool where it is named. */
+function defaultPoolsOf(get: Get): DefaultPool[] {
+  const named = ["CALICO_IPV4POOL_CIDR", "CALICO_IPV6POOL_CIDR"].find((variable) => get(variable) !== undefined);
+  if (flag("NO_DEFAULT_POOLS", get("NO_DEFAULT_POOLS"), false)) {
+    if (named !== undefined) throw new ConfigError("NO_DEFAULT_POOLS", `${named} names a pool all the same`);
+    return [];
+  }
+  const v4 = get("CALICO_IPV4POOL_CIDR") ?? "192.168.0.0/16";
+  const v6 = get("CALICO_IPV6POOL_CIDR") ?? "none";
+  return [
+    ...(v4 === "none" ? [] : [defaultPool(get, "CALICO_IPV4POOL", "default-ipv4-ippool", v4, 4)]),
+    ...(v6 === "none" ? [] : [defaultPool(get, "CALICO_IPV6POOL", "default-ipv6-ippool", v6, 6)]),
+  ];
+}
+
+function defaultPool(get: Get, variables: string, name: string, network: string, family: Family): DefaultPool {
+  const blockSize = optional(get, `${variables}_BLOCK_SIZE`, (text) =>
+    family === 4 ? wholeNumber(text, 20, 32) : wholeNumber(text, 116, 128),
+  );
+  const cidr = checked(`${variables}_CIDR`, network, (text) => {
+    const { address, length } = parseInterfaceAddress(text);
+    if (address.family !== family) throw new Error(`"${text}" is not an IPv${family} CIDR`);
+    return networkOf(address, length);
+  });
+  const ipipMode = family === 4 ? encapsulation(get, `${variables}_IPIP`) : "Never";
+  const vxlanMode = encapsulation(get, `${variables}_VXLAN`);
+  if (ipipMode !== "Never" && vxlanMode !== "Never") {
+    throw new ConfigError(`${variables}_VXLAN`, `"${vxlanMode}" excludes ${variables}_IPIP "${ipipMode}"`);
+  }
   return {
-    kind: "fixed",
-    address: checked(variable, text, (value) =>
-      value.includes("/") ? parseInterfaceAddress(value) : parseAddress(value),
-    ),
+    name,
+    cidr,
+    ...(blockSize === undefined ? {} : { blockSize }),
+    ipipMode,
+    vxlanMode,
+    natOutgoing: flag(`${variables}_NAT_OUTGOING`, get(`${variables}_NAT_OUTGOING`), family === 4),
+    nodeSelector:
+      optional(get, `${variables}_NODE_SELECTOR`, (text) => {
+        parseSelector(text);
+        return text;
+      }) ?? "all()",
+    disableBGPExport: flag(`${variables}_DISABLE_BGP_EXPORT`, get(`${variables}_DISABLE_BGP_EXPORT`), false),
   };
 }
 
-/** calico/node's own defaults: IPIP for the IPv4 pool, NAT for it and not for IPv6. */
-function defaultPoolsOf(get: Get): DefaultPool[] {
-  const pool = (
-    prefix: "CALICO_IPV4POOL" | "CALICO_IPV6POOL",
-    name: string,
-    cidr: string,
-    family: Family,
-  ): DefaultPool => {
-    const mode = (variable: string, otherwise: string): "Always" | "CrossSubnet" | "Never" => {
-      const text = get(variable) ?? otherwise;
-      const known = (["Always", "CrossSubnet", "Never"] as const).find(
-        (value) => value.toLowerCase() === text.toLowerCase(),
-      );
-      if (known === undefined) throw new ConfigError(variable, `"${text}" is not Always, CrossSubnet or Never`);
-      return known;
-    };
-    const blockSize = get(`${prefix}_BLOCK_SIZE`);
-    return {
-      name,
-      cidr: checked(`${prefix}_CIDR`, cidr, (text) => {
-        const parsed = parsePrefix(text);
-        if (parsed.address.family !== family) throw new Error(`"${text}" is not an IPv${family} CIDR`);
-        return parsed;
-      }),
-      ...(blockSize === undefined
-        ? {}
-        : {
-            blockSize: checked(`${prefix}_BLOCK_SIZE`, blockSize, (text) =>
-              family === 4 ? wholeNumber(text, 20, 32) : wholeNumber(text, 116, 128),
-            ),
-          }),
-      ipipMode:
-        family === 4 ? mode(`${prefix}_IPIP`, get(`${prefix}_VXLAN`) === undefined ? "Always" : "Never") : "Never",
-      vxlanMode: mode(`${prefix}_VXLAN`, "Never"),
-      natOutgoing: flag(`${prefix}_NAT_OUTGOING`, get(`${prefix}_NAT_OUTGOING`), family === 4),
-      nodeSelector: get(`${prefix}_NODE_SELECTOR`) ?? "all()",
-      disableBGPExport: flag(`${prefix}_DISABLE_BGP_EXPORT`, get(`${prefix}_DISABLE_BGP_EXPORT`), false),
-    };
-  };
-  const pools = [pool("CALICO_IPV4POOL", "default-ipv4-ippool", get("CALICO_IPV4POOL_CIDR") ?? "192.168.0.0/16", 4)];
-  const v6 = get("CALICO_IPV6POOL_CIDR");
-  if (v6 !== undefined) pools.push(pool("CALICO_IPV6POOL", "default-ipv6-ippool", v6, 6));
-  return pools;
+/** In any case of letters, and in calico/node's older spellings. */
+function encapsulation(get: Get, variable: string): DefaultPool["ipipMode"] {
+  const text = get(variable) ?? "Never";
+  const spellings = {
+    always: "Always",
+    crosssubnet: "CrossSubnet",
+    "cross-subnet": "CrossSubnet",
+    never: "Never",
+    off: "Never",
+  } as const;
+  const known = Object.entries(spellings).find(([spelling]) => spelling === text.toLowerCase());
+  if (known === undefined) throw new ConfigError(variable, `"${text}" is not Always, CrossSubnet or Never`);
+  return known[1];
+}
+
+function optional<Value>(get: Get, variable: string, parse: (text: string) => Value): Value | undefined {
+  const text = get(variable);
+  return text === undefined ? undefined : checked(variable, text, parse);
 }
 
 function checked<Value>(variable: string, text: string, parse: (text: string) => Value): Value {
@@ -175,14 +214,18 @@ function wholeNumber(text: string, low: number, high: number): number {
 
 function flag(variable: string, text: string | undefined, otherwise: boolean): boolean {
   if (text === undefined) return otherwise;
-  if (/^(true|1|yes)$/i.test(text)) return true;
-  if (/^(false|0|no)$/i.test(text)) return false;
+  if (/^(true|1|yes|t|y)$/i.test(text)) return true;
+  if (/^(false|0|no|f|n)$/i.test(text)) return false;
   throw new ConfigError(variable, `"${text}" is not true or false`);
 }
 
-/** `60s`, `5m`, `500ms`, or seconds without a unit; in milliseconds. */
+/** As Go writes them, `60s`, `1m30s`, `500ms`, or seconds without a unit; in milliseconds. */
 function duration(text: string): number {
-  const match = /^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?$/.exec(text);
-  if (match === null) throw new ConfigError("AUTODETECT_POLL_INTERVAL", `"${text}" is not a duration like 60s`);
-  return Number(match[1]) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match[2] ?? "s") as "ms" | "s" | "m" | "h"];
+  const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
+  if (/^[0-9]+$/.test(text)) return Number(text) * units.s;
+  if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(text)) {
+    throw new ConfigError("AUTODETECT_POLL_INTERVAL", `"${text}" is not a duration like 60s`);
+  }
+  const parts = [...text.matchAll(/([0-9.]+)(ms|s|m|h)/g)];
+  return parts.reduce((sum, [, number, unit]) => sum + Number(number) * units[unit as keyof typeof units], 0);
 }

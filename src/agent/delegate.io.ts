@@ -42,5 +42,5 @@ function findPlugin(name: string, path: readonly string[]): string {
       // Not in this one.
     }
   }
-  throw new CniError("invalid-config", `the IPAM plugin ${name} is not in CNI_PATH`, path.join(":"));
+  throw new CniError("io-failure", `the IPAM plugin ${name} is not in CNI_PATH`, path.join(":"));
 }

@@ -1,20 +1,22 @@
 import { detectAddress, type DetectInput, type DetectLink } from "../dataplane/autodetect.ts";
 import { resolveNextHop } from "../dataplane/routes.ts";
-import { sameAddress, type Address, type Family } from "../ip/address.ts";
-import { parseAddress } from "../ip/address.ts";
-import { hostPrefix, type InterfaceAddress } from "../ip/prefix.ts";
+import type { Datastore } from "../datastore/datastore.ts";
+import { parseAddress, sameAddress, type Address, type Family } from "../ip/address.ts";
+import { formatPrefix, hostPrefix, type InterfaceAddress } from "../ip/prefix.ts";
 import type { Rtnetlink } from "../netlink/rtnetlink.io.ts";
 import type { Node } from "../resources/node.ts";
-import type { AddressChoice } from "./config.ts";
+import { nodeNetworkPatch } from "../resources/nodeNetwork.ts";
+import type { AddressChoice, AgentConfig } from "./config.ts";
+import { ensureNode } from "./startup.io.ts";
 
 /** This node's address of one family, and the sentence that says why it is this one. */
-export interface NodeAddress {
+interface NodeAddress {
   readonly address: InterfaceAddress;
   readonly reason: string;
 }
 
 /** Carries out an `IP` or `IP6` setting. Undefined where the family is not used. Throws `AutodetectError`. */
-export function findNodeAddress(
+function findNodeAddress(
   choice: AddressChoice,
   family: Family,
   rtnetlink: Rtnetlink,
@@ -58,4 +60,48 @@ function sourceTowards(rtnetlink: Rtnetlink, destination: Address): Address | un
     .addresses()
     .find(({ device, address }) => device === hop.device && address.address.family === destination.family)?.address
     .address;
+}
+
+/** Finds this node's addresses and keeps them written on its Node. */
+export interface AddressPublisher {
+  /** Rejects where no address is found, or the Node cannot be written. */
+  publish(): Promise<void>;
+  /** What was chosen and why; empty before it was. */
+  chosen(): string;
+}
+
+export function createAddressPublisher(
+  config: Pick<AgentConfig, "nodeName" | "address" | "asNumber">,
+  rtnetlink: Rtnetlink,
+  datastore: Datastore,
+  currentNode: () => Node | undefined,
+  onChosen: (chosen: string) => void,
+): AddressPublisher {
+  const { nodeName, address, asNumber } = config;
+  let chosen = "";
+  return {
+    async publish() {
+      const node = currentNode() ?? (await ensureNode(datastore, nodeName));
+      const found = {
+        ipv4: findNodeAddress(address[4], 4, rtnetlink, node),
+        ipv6: findNodeAddress(address[6], 6, rtnetlink, node),
+      };
+      const patch = nodeNetworkPatch({
+        ipv4: found.ipv4?.address ?? null,
+        ipv6: found.ipv6?.address ?? null,
+        ...(asNumber === undefined ? {} : { asNumber }),
+      });
+      const present = node.metadata.annotations ?? {};
+      const differs = Object.entries(patch.metadata.annotations).some(
+        ([name, value]) => (present[name] ?? null) !== value,
+      );
+      if (differs) await datastore.patch("Node", nodeName, undefined, patch);
+      const text = [found.ipv4, found.ipv6]
+        .flatMap((each) => (each === undefined ? [] : [`${formatPrefix(each.address)}: ${each.reason}`]))
+        .join("; ");
+      if (text !== chosen) onChosen(text);
+      chosen = text;
+    },
+    chosen: () => chosen,
+  };
 }

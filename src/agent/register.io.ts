@@ -8,9 +8,9 @@ import { messageOf } from "../lib/errors.ts";
  * themselves does not outlive a reboot. A new agent reads them before it touches the kernel.
  */
 export interface EndpointFiles {
-  find(containerId: string, podInterface: string): Endpoint | undefined;
-  findByHostInterface(hostInterface: string): Endpoint | undefined;
-  list(): Endpoint[];
+  readonly find: (containerId: string, podInterface: string) => Endpoint | undefined;
+  readonly findByHostInterface: (hostInterface: string) => Endpoint | undefined;
+  readonly list: () => Endpoint[];
   add(endpoint: Endpoint): void;
   remove(endpoint: Endpoint): void;
 }
@@ -20,14 +20,15 @@ export function openEndpointFiles(directory: string, onBadFile: (path: string, r
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const byKey = new Map<string, Endpoint>();
   const byHostInterface = new Map<string, Endpoint>();
-  const keyOf = (containerId: string, podInterface: string): string => `${containerId}.${podInterface}`;
+  // Neither has a colon; both may have dots.
+  const keyOf = (containerId: string, podInterface: string): string => `${containerId}:${podInterface}`;
   const remember = (endpoint: Endpoint): void => {
     byKey.set(keyOf(endpoint.containerId, endpoint.podInterface), endpoint);
     byHostInterface.set(endpoint.hostInterface, endpoint);
   };
   for (const name of readdirSync(directory)) {
     const path = `${directory}/${name}`;
-    if (name.endsWith("~")) {
+    if (name.startsWith(".")) {
       rmSync(path, { force: true }); // half written when an agent died: its ADD was never answered
       continue;
     }
@@ -42,16 +43,18 @@ export function openEndpointFiles(directory: string, onBadFile: (path: string, r
     findByHostInterface: (hostInterface) => byHostInterface.get(hostInterface),
     list: () => [...byKey.values()],
     add(endpoint) {
-      const path = `${directory}/${keyOf(endpoint.containerId, endpoint.podInterface)}`;
-      writeFileSync(`${path}~`, printEndpoint(endpoint), { mode: 0o600 });
-      renameSync(`${path}~`, path);
+      const key = keyOf(endpoint.containerId, endpoint.podInterface);
+      // A container's id begins with a letter or digit, so that no endpoint's file is taken for a half-written one.
+      writeFileSync(`${directory}/.${key}`, printEndpoint(endpoint), { mode: 0o600 });
+      renameSync(`${directory}/.${key}`, `${directory}/${key}`);
       remember(endpoint);
     },
     remove(endpoint) {
       const key = keyOf(endpoint.containerId, endpoint.podInterface);
       rmSync(`${directory}/${key}`, { force: true });
       byKey.delete(key);
-      if (byHostInterface.get(endpoint.hostInterface)?.containerId === endpoint.containerId) {
+      const owner = byHostInterface.get(endpoint.hostInterface);
+      if (owner !== undefined && keyOf(owner.containerId, owner.podInterface) === key) {
         byHostInterface.delete(endpoint.hostInterface);
       }
     },

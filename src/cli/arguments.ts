@@ -16,6 +16,8 @@ export interface Option {
   readonly help: string;
   /** Name of the value in the help: `--nodes N`. */
   readonly value?: string;
+  /** Whether it may stand more than once. */
+  readonly repeatable?: true;
 }
 
 export interface Command {
@@ -36,10 +38,12 @@ export interface Invocation {
   readonly operands: readonly string[];
   /** After `--`. */
   readonly rest: readonly string[];
-  text(option: string): string | undefined;
-  flag(option: string): boolean;
+  readonly text: (option: string) => string | undefined;
+  /** Of an option that may stand more than once. */
+  readonly texts: (option: string) => readonly string[];
+  readonly flag: (option: string) => boolean;
   /** A whole number within the bounds. Throws `UsageError`. */
-  number(option: string, low: number, high: number): number | undefined;
+  readonly number: (option: string, low: number, high: number) => number | undefined;
 }
 
 /** Finds the command that the words name and reads its options. Throws `UsageError` with what is wrong and what would be right. */
@@ -67,6 +71,7 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Com
     operands: positionals,
     rest,
     text: (option) => (typeof values[option] === "string" ? values[option] : undefined),
+    texts: (option) => [values[option] ?? []].flat().filter((value) => typeof value === "string"),
     flag: (option) => values[option] === true,
     number(option, low, high) {
       const text = values[option];
@@ -81,21 +86,22 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Com
 }
 
 function readOptions(own: readonly string[], command: Command) {
+  const options = Object.fromEntries(
+    Object.entries(command.options).map(([name, { type, short, repeatable }]) => [
+      name,
+      { type, multiple: repeatable === true, ...(short === undefined ? {} : { short }) },
+    ]),
+  );
+  let parsed;
   try {
-    return parseArgs({
-      args: [...own],
-      options: Object.fromEntries(
-        Object.entries(command.options).map(([name, { type, short }]) => [
-          name,
-          short === undefined ? { type } : { type, short },
-        ]),
-      ),
-      allowPositionals: true,
-      strict: true,
-    });
+    parsed = parseArgs({ args: [...own], options, allowPositionals: true, strict: true, tokens: true });
   } catch (error) {
-    throw new UsageError(`${messageOf(error).split(". ")[0]}\nusage: ${usageOf(command)}`);
+    throw new UsageError(`${messageOf(error).split(/[.\n]/)[0]}\nusage: ${usageOf(command)}`);
   }
+  const given = parsed.tokens.flatMap((token) => (token.kind === "option" ? [token.name] : []));
+  const twice = given.find((name, index) => given.indexOf(name) < index && options[name]?.multiple !== true);
+  if (twice !== undefined) throw new UsageError(`--${twice} stands twice\nusage: ${usageOf(command)}`);
+  return parsed;
 }
 
 function unknownCommand(argv: readonly string[], commands: readonly Command[]): string {

@@ -19,7 +19,13 @@ const NAMESPACE: Option = {
   value: "NAMESPACE",
   help: "namespace of what names none (default: default)",
 };
-const FILE: Option = { type: "string", short: "f", value: "FILE|DIR|-", help: "manifests in YAML or JSON" };
+const FILE: Option = {
+  type: "string",
+  short: "f",
+  value: "FILE|DIR|-",
+  help: "manifests in YAML or JSON; may stand more than once",
+  repeatable: true,
+};
 const WAIT: Option = { type: "boolean", help: "return when every node has it in force, and pods run or are gone" };
 const TIMEOUT: Option = { type: "string", value: "SECONDS", help: "how long --wait waits (default: 60)" };
 const JSON_OUTPUT: Option = { type: "string", short: "o", value: "json", help: "print JSON" };

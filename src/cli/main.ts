@@ -276,10 +276,7 @@ async function withDatastore(
   }
 }
 
-const filesOf = (invocation: Invocation): string[] => {
-  const file = invocation.text("filename");
-  return file === undefined ? [] : [file];
-};
+const filesOf = (invocation: Invocation): readonly string[] => invocation.texts("filename");
 
 const timeoutMs = (invocation: Invocation): number => (invocation.number("timeout", 1, 3600) ?? 60) * 1000;
 

@@ -1,4 +1,4 @@
-import { Failure } from "../lib/errors.ts";
+import { codeOf, Failure } from "../lib/errors.ts";
 
 /** Error codes of the CNI specification 1.1.0, section 5 "Error". */
 export const CNI_CODES = {
@@ -27,4 +27,10 @@ export class CniError extends Failure<CniCode> {
     super(code, message, cause);
     this.details = details;
   }
+}
+
+/** A datastore that is away comes back: the runtime is told to try again. */
+export function codeFor(error: unknown): CniCode {
+  const code = codeOf(error);
+  return code === "unavailable" || code === "timeout" ? "try-again-later" : "io-failure";
 }

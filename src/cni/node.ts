@@ -30,8 +30,17 @@ export interface AddressSource {
   assign(request: CniRequest, pod: PodFacts | undefined): Promise<Assigned>;
   /** Gives back all that the container holds. Nothing held is no error. */
   release(request: CniRequest): Promise<void>;
-  /** Gives back what any container of the network holds here that is not in `alive`. Returns how many addresses. */
-  releaseOthers(network: string, alive: ReadonlySet<string>): Promise<number>;
+  /**
+   * Gives back what containers of the network hold here, except for the living ones. These may be of other networks too,
+   * since names of networks and containers alike have dots. Returns how many addresses.
+   */
+  releaseOthers(network: string, living: readonly AddressHolder[]): Promise<number>;
+}
+
+/** In whose name addresses are held: the two halves of an IPAM handle. */
+export interface AddressHolder {
+  readonly network: string;
+  readonly containerId: string;
 }
 
 export interface Assigned {
@@ -40,7 +49,7 @@ export interface Assigned {
   readonly routes: readonly PodRoute[];
 }
 
-/** Interfaces and routes in the kernel. */
+/** Interfaces and routes in the kernel. What gives a promise rejects where it fails; it does not throw. */
 export interface PodInterfaces {
   /** Makes the veth pair, the pod's end born in its namespace. What is there under the host's name goes first. */
   createLink(link: PodLink): Promise<void>;

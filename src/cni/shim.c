@@ -4,7 +4,7 @@
  * that the start costs half a millisecond. shim.io.ts is the same in TypeScript, for machines without a compiler.
  *
  * Request:  NAME=VALUE NUL … NUL, then the network configuration, then end of file.
- * Answer:   "+" (exit 0) or "!" (exit 1), then what belongs on standard output.
+ * Answer:   "+" (exit 0) or "!" (exit 1), then what belongs on standard output: nothing, or whole lines.
  *
  * With no agent to ask, DEL must neither hang nor leak: the request is left in the spool directory, which the agent
  * works through when it starts, and the plugin succeeds.
@@ -24,8 +24,12 @@
 #ifndef RUN_DIRECTORY
 #define RUN_DIRECTORY "/var/run/calico"
 #endif
+#ifndef ADD_SECONDS
 #define ADD_SECONDS 90 /* as long as Calico's IPAM plugin waits */
+#endif
+#ifndef DEL_SECONDS
 #define DEL_SECONDS 20
+#endif
 
 extern char **environ;
 static char request[1 << 20], answer[1 << 20];
@@ -61,11 +65,15 @@ static int is_plain(const char *text) {
 }
 
 static int spool(const char *run, size_t length) {
-  char path[512], temporary[512 + 16];
+  char directory[256], path[512], temporary[512 + 32];
   const char *container = environment("CNI_CONTAINERID", ""), *interface = environment("CNI_IFNAME", "");
   if (!is_plain(container) || !is_plain(interface)) return -1;
-  if ((size_t)snprintf(path, sizeof path, "%s/cni-deferred/%s.%s", run, container, interface) >= sizeof path) return -1;
-  snprintf(temporary, sizeof temporary, "%s.%ld~", path, (long)getpid());
+  if ((size_t)snprintf(directory, sizeof directory, "%s/cni-deferred", run) >= sizeof directory) return -1;
+  if ((size_t)snprintf(path, sizeof path, "%s/%s:%s", directory, container, interface) >= sizeof path) return -1;
+  /* The agent passes over names that begin with a dot. */
+  snprintf(temporary, sizeof temporary, "%s/.%s:%s.%ld", directory, container, interface, (long)getpid());
+  mkdir(run, 0755); /* after a reboot, before the agent has run: it is on a tmpfs */
+  mkdir(directory, 0700);
   int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd < 0) return -1;
   int bad = write_all(fd, request, length) | close(fd);
@@ -100,8 +108,9 @@ static ssize_t ask(const char *run, size_t length, int seconds) {
       return -1;
     }
   }
-  if (have == 0) errno = ECONNRESET; /* the agent went away in mid-request */
-  return have == 0 ? -1 : (ssize_t)have;
+  if (have == 1 || (have > 1 && answer[have - 1] == '\n')) return have;
+  errno = ECONNRESET; /* the agent went away before its answer was whole */
+  return -1;
 }
 
 int main(void) {
@@ -129,5 +138,6 @@ int main(void) {
   if (size > 0) return write_all(1, answer + 1, size - 1) != 0 || answer[0] != '+';
   int reason = errno;
   if (is_del && spool(run, length) == 0) return 0;
-  return fail(command, "the Caracal agent on this node does not answer", strerror(reason));
+  return fail(command, "the Caracal agent on this node does not answer",
+              reason == EAGAIN ? "no answer in time" : strerror(reason));
 }

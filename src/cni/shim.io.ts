@@ -9,33 +9,41 @@ const DEL_MS = 20_000;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** Environment and configuration together, as shim.c has it. Bytes. */
+const REQUEST_LIMIT = 1 << 20;
+
 /** Returns the exit code. */
 export async function runShim(environment: Environment): Promise<number> {
   const command = environment["CNI_COMMAND"] ?? "";
   const runDirectory = environment["CARACAL_RUN_DIR"] || "/var/run/calico";
   const variables = Object.entries(environment).filter(([name]) => name.startsWith("CNI_"));
+  let config: Buffer;
+  try {
+    config = readFileSync(0);
+  } catch (error) {
+    return fail(command, "cannot read the network configuration", messageOf(error));
+  }
   const request = Buffer.concat([
     ...variables.map(([name, value]) => Buffer.from(`${name}=${value}\0`)),
     Buffer.of(0),
-    readFileSync(0),
+    config,
   ]);
+  if (request.length >= REQUEST_LIMIT) return fail(command, "the network configuration is larger than 1 MiB", "");
   let answer: Buffer;
   try {
     answer = await ask(`${runDirectory}/cni.sock`, request, command === "DEL" ? DEL_MS : ADD_MS);
   } catch (error) {
     if (command === "DEL" && spool(runDirectory, environment, request)) return 0;
-    const code = command === "STATUS" ? 50 : 11;
-    const result = {
-      cniVersion: "1.0.0",
-      code,
-      msg: "the Caracal agent on this node does not answer",
-      details: messageOf(error),
-    };
-    writeSync(1, `${JSON.stringify(result)}\n`);
-    return 1;
+    return fail(command, "the Caracal agent on this node does not answer", messageOf(error));
   }
   writeSync(1, answer.subarray(1));
   return answer[0] === "+".charCodeAt(0) ? 0 : 1;
+}
+
+function fail(command: string, msg: string, details: string): 1 {
+  const code = command === "STATUS" ? 50 : 11;
+  writeSync(1, `${JSON.stringify({ cniVersion: "1.0.0", code, msg, details })}\n`);
+  return 1;
 }
 
 function ask(path: string, request: Buffer, timeoutMs: number): Promise<Buffer> {
@@ -48,7 +56,8 @@ function ask(path: string, request: Buffer, timeoutMs: number): Promise<Buffer> 
     socket.on("close", () => {
       clearTimeout(timer);
       const answer = Buffer.concat(chunks);
-      if (answer.length > 0) resolve(answer);
+      // Whole answers are a mark alone, or end with a line end.
+      if (answer.length === 1 || answer.at(-1) === "\n".charCodeAt(0)) resolve(answer);
       else reject(new Error("the agent went away"));
     });
   });
@@ -61,11 +70,12 @@ function spool(runDirectory: string, environment: Environment, request: Buffer):
   const isPlain = (text: string): boolean =>
     text !== "" && !text.startsWith(".") && text.length < 200 && !/[/\n]/.test(text);
   if (!isPlain(container) || !isPlain(name)) return false;
-  const path = `${runDirectory}/cni-deferred/${container}.${name}`;
+  const directory = `${runDirectory}/cni-deferred`;
+  const temporary = `${directory}/.${container}:${name}.${process.pid}`;
   try {
-    mkdirSync(`${runDirectory}/cni-deferred`, { recursive: true, mode: 0o700 });
-    writeFileSync(`${path}.${process.pid}~`, request, { mode: 0o600 });
-    renameSync(`${path}.${process.pid}~`, path);
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    writeFileSync(temporary, request, { mode: 0o600 });
+    renameSync(temporary, `${directory}/${container}:${name}`);
     return true;
   } catch {
     return false;

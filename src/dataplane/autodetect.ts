@@ -1,5 +1,13 @@
 import { formatAddress, parseAddress, type Address, type Family } from "../ip/address.ts";
-import { formatPrefix, parsePrefix, prefixContains, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
+import {
+  formatPrefix,
+  networkOf,
+  parseInterfaceAddress,
+  parsePrefix,
+  prefixContains,
+  type InterfaceAddress,
+  type Prefix,
+} from "../ip/prefix.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 
 /**
@@ -22,6 +30,7 @@ export interface DetectLink {
 
 export interface DetectInput {
   readonly family: Family;
+  /** In the kernel's order. */
   readonly links: readonly DetectLink[];
   /** The source address that the kernel would take towards a destination, for `can-reach`. */
   readonly sourceTowards: (destination: Address) => Address | undefined;
@@ -36,18 +45,25 @@ export interface Detected {
   readonly reason: string;
 }
 
-/** Interfaces that never carry the node's address. */
+/** Interfaces that never carry the node's address, by what their names begin with. */
 const IGNORED =
-  /^(docker.*|cbr.*|dummy.*|virbr.*|lxcbr.*|veth.*|lo|br-.*|cali.*|tunl.*|flannel.*|kube-ipvs.*|cni.*|vxlan\.calico.*|vxlan-v6\.calico.*|wireguard\.cali|nodelocaldns.*)$/;
+  /^(docker|cbr|dummy|podman|virbr|lxcbr|veth|lo|br-|cali|tunl|flannel|kube-ipvs|cni|vxlan\.calico|vxlan-v6\.calico|wireguard\.cali|wg-v6\.cali|nodelocaldns)/;
 
 export class AutodetectError extends Failure<"bad-method" | "nothing-found"> {}
 
-/** Reads `first-found`, `can-reach=8.8.8.8`, `interface=eth.*,ens.*`, `skip-interface=…`, `cidr=10.0.0.0/8,…`, `kubernetes-internal-ip`. */
+/**
+ * Reads `first-found`, `can-reach=8.8.8.8`, `interface=eth.*,ens.*`, `skip-interface=…`, `cidr=10.0.0.0/8,…`,
+ * `kubernetes-internal-ip`. As with Calico, an interface's pattern may match any part of its name, and a network may be
+ * written with an address in it. Throws `AutodetectError`.
+ */
 export function parseMethod(text: string): Method {
   const at = text.indexOf("=");
   const kind = at < 0 ? text : text.slice(0, at);
   const argument = at < 0 ? "" : text.slice(at + 1);
-  const list = argument.split(",").filter((part) => part !== "");
+  const list = argument
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
   const needsArgument = (): void => {
     if (list.length === 0)
       throw new AutodetectError("bad-method", `autodetection method "${text}": "${kind}=" needs a value`);
@@ -63,10 +79,10 @@ export function parseMethod(text: string): Method {
       case "interface":
       case "skip-interface":
         needsArgument();
-        return { kind, patterns: list.map((part) => new RegExp(`^(${part})$`)) };
+        return { kind, patterns: list.map((part) => new RegExp(part)) };
       case "cidr":
         needsArgument();
-        return { kind, prefixes: list.map(parsePrefix) };
+        return { kind, prefixes: list.map(networkAround) };
     }
   } catch (error) {
     if (error instanceof AutodetectError) throw error;
@@ -78,14 +94,22 @@ export function parseMethod(text: string): Method {
   );
 }
 
+function networkAround(text: string): Prefix {
+  const { address, length } = parseInterfaceAddress(text);
+  return networkOf(address, length);
+}
+
 /** Chooses, or throws `AutodetectError` with every interface that was looked at and why it was passed over. */
 export function detectAddress(method: Method, input: DetectInput): Detected {
   const passedOver: string[] = [];
-  const usable = input.links.flatMap((link) =>
-    link.addresses
-      .filter(({ address }) => address.family === input.family && isUsable(address))
-      .map((address) => ({ link, address })),
-  );
+  // From the last link to the first, as Calico looks at them: a node must not change its address by moving over.
+  const usable = input.links
+    .toReversed()
+    .flatMap((link) =>
+      link.addresses
+        .filter(({ address }) => address.family === input.family && isUsable(address))
+        .map((address) => ({ link, address })),
+    );
   for (const { link, address } of usable) {
     const verdict = judge(method, link, address, input);
     if (verdict.accepted) return { address, interfaceName: link.name, reason: verdict.reason };
@@ -158,7 +182,7 @@ function describe(method: Method): string {
       return `can-reach=${formatAddress(method.destination)}`;
     case "interface":
     case "skip-interface":
-      return `${method.kind}=${method.patterns.map((pattern) => pattern.source.slice(2, -2)).join(",")}`;
+      return `${method.kind}=${method.patterns.map(({ source }) => source).join(",")}`;
     case "cidr":
       return `cidr=${method.prefixes.map(formatPrefix).join(",")}`;
   }

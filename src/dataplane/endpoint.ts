@@ -1,5 +1,5 @@
 import { type Address, type Family, parseAddress } from "../ip/address.ts";
-import { parsePrefix, type Prefix } from "../ip/prefix.ts";
+import { hostPrefix, parsePrefix, samePrefix, type Prefix } from "../ip/prefix.ts";
 import { SCOPE_GLOBAL, SCOPE_LINK, type RouteSpec } from "../netlink/route.ts";
 
 /** A pod's attachment: the veth pair between its namespace and the node, and what the node must do for it. */
@@ -62,6 +62,8 @@ export interface Sysctl {
   /** Below /proc/sys/net, with slashes. */
   readonly key: string;
   readonly value: string;
+  /** Whether a kernel that lacks it (one without IPv6) needs nothing in its place. */
+  readonly optional?: true;
 }
 
 /**
@@ -71,7 +73,7 @@ export interface Sysctl {
 export function hostSysctls(hostInterface: string, families: readonly Family[], rpFilter: string): Sysctl[] {
   const v4 = `ipv4/conf/${hostInterface}`;
   const v6 = `ipv6/conf/${hostInterface}`;
-  const rows: Sysctl[] = [{ key: `${v6}/accept_ra`, value: "0" }];
+  const rows: Sysctl[] = [{ key: `${v6}/accept_ra`, value: "0", optional: true }];
   if (families.includes(4)) {
     rows.push(
       { key: `${v4}/route_localnet`, value: "1" },
@@ -109,7 +111,7 @@ export function podSysctls(podInterface: string, families: readonly Family[], al
 /** What the whole node needs in order to forward packets. */
 export const NODE_SYSCTLS: readonly Sysctl[] = [
   { key: "ipv4/ip_forward", value: "1" },
-  { key: "ipv6/conf/all/forwarding", value: "1" },
+  { key: "ipv6/conf/all/forwarding", value: "1", optional: true },
 ];
 
 export function familiesOf(addresses: readonly Address[]): Family[] {
@@ -124,31 +126,34 @@ export function macFromRandom(bytes: Uint8Array): string {
 }
 
 /**
- * The pod's routes: everything goes to a gateway that only proxy ARP answers for (IPv4), or to the node's end (IPv6).
- * `device` is the index of the pod's end.
+ * Where the pod's packets go: all of them, or those that `routes` name, to a gateway that only proxy ARP answers for
+ * (IPv4), or to the node's end (IPv6). Whatever gateway an IPAM plugin names, there is no other neighbour.
  */
-export function podRoutes(addresses: readonly Address[], settings: PodSettings, device: number): RouteSpec[] {
-  const families = familiesOf(addresses);
-  const specs: RouteSpec[] = [];
-  if (families.includes(4)) {
-    const destination = { address: GATEWAY_V4, length: 32 };
-    specs.push({ destination, scope: SCOPE_LINK, nextHops: [{ device }] });
-  }
-  const wanted: PodRoute[] = [...settings.routes];
-  if (wanted.length === 0 || settings.includeDefaultRoutes) {
-    wanted.push(...families.map((family) => ({ destination: DEFAULT_ROUTE[family] })));
-  }
-  for (const { destination } of wanted) {
-    const { family } = destination.address;
-    if (!families.includes(family)) continue;
-    // Whatever gateway an IPAM plugin names, packets leave by the node's end: there is no other neighbour.
-    const gateway = family === 4 ? GATEWAY_V4 : GATEWAY_V6;
-    specs.push({ destination, scope: SCOPE_GLOBAL, nextHops: [{ device, gateway }] });
-  }
-  return specs;
+export function waysOut(
+  families: readonly Family[],
+  { routes, includeDefaultRoutes }: Pick<PodSettings, "routes" | "includeDefaultRoutes">,
+): Required<PodRoute>[] {
+  const wanted = routes.map(({ destination }) => destination);
+  if (wanted.length === 0 || includeDefaultRoutes) wanted.push(...families.map((family) => DEFAULT_ROUTE[family]));
+  return wanted
+    .filter(({ address }) => families.includes(address.family))
+    .filter((destination, index, all) => all.findIndex((other) => samePrefix(other, destination)) === index)
+    .map((destination) => ({ destination, gateway: destination.address.family === 4 ? GATEWAY_V4 : GATEWAY_V6 }));
 }
 
-export const DEFAULT_ROUTE: { readonly [F in Family]: Prefix } = {
+/** The routes inside the pod. `device` is the index of the pod's end. */
+export function podRoutes(addresses: readonly Address[], settings: PodSettings, device: number): RouteSpec[] {
+  const families = familiesOf(addresses);
+  const gateway = { destination: hostPrefix(GATEWAY_V4), scope: SCOPE_LINK, nextHops: [{ device }] };
+  const ways = waysOut(families, settings).map(({ destination, gateway }) => ({
+    destination,
+    scope: SCOPE_GLOBAL,
+    nextHops: [{ device, gateway }],
+  }));
+  return families.includes(4) ? [gateway, ...ways] : ways;
+}
+
+const DEFAULT_ROUTE: { readonly [F in Family]: Prefix } = {
   4: parsePrefix("0.0.0.0/0"),
   6: parsePrefix("::/0"),
 };

@@ -1,7 +1,8 @@
 import { formatAddress, sameAddress, type Address } from "../ip/address.ts";
 import { formatPrefix, hostPrefix, samePrefix } from "../ip/prefix.ts";
-import { Failure } from "../lib/errors.ts";
+import { codeOf, Failure } from "../lib/errors.ts";
 import { inNamespace } from "../netlink/namespace.io.ts";
+import type { Link } from "../netlink/link.ts";
 import type { Route } from "../netlink/route.ts";
 import { openRtnetlink, type Rtnetlink } from "../netlink/rtnetlink.io.ts";
 import { readSysctl, writeSysctl } from "../netlink/sysctl.io.ts";
@@ -55,7 +56,12 @@ export function createPodInterfaces({
   function startRemoval(hostInterface: string): void {
     const link = rtnetlink.link(hostInterface);
     if (link === undefined || leaving.has(hostInterface)) return;
-    rtnetlink.setLink(link.index, { up: false });
+    try {
+      rtnetlink.setLink(link.index, { up: false });
+    } catch (error) {
+      if (codeOf(error) === "ENODEV") return; // its pod's namespace has ended meanwhile, and took it along
+      throw error;
+    }
     const gone = rtnetlink
       .deleteLinkInBackground(link.index)
       .then(() => undefined, onError)
@@ -90,7 +96,7 @@ export function createPodInterfaces({
       const families = familiesOf(addresses);
       const link = rtnetlink.link(hostInterface);
       if (link === undefined) throw new Failure("ENODEV", `Cannot set up ${hostInterface}: the interface is not there`);
-      writeAll(hostSysctls(hostInterface, families, rpFilter));
+      writeSysctls(hostSysctls(hostInterface, families, rpFilter));
       rtnetlink.setLink(link.index, { up: true });
       configurePod(netns, podInterface, addresses, settings);
       const routes = addresses.map((address) => workloadRoute(address, link.index, routeProtocol()));
@@ -98,10 +104,10 @@ export function createPodInterfaces({
       onRoutes(hostInterface, routes);
     },
 
-    removeLink(hostInterface) {
+    // oxlint-disable-next-line require-await -- what the kernel refuses must reject, not throw
+    async removeLink(hostInterface) {
       onRoutes(hostInterface, []);
       startRemoval(hostInterface);
-      return Promise.resolve();
     },
 
     differences(endpoint) {
@@ -109,6 +115,13 @@ export function createPodInterfaces({
       const link = rtnetlink.link(endpoint.hostInterface);
       if (link === undefined || leaving.has(endpoint.hostInterface)) return [`${endpoint.hostInterface} is not there`];
       if (!link.up) found.push(`${endpoint.hostInterface} is down`);
+      if (link.address !== HOST_MAC)
+        found.push(`${endpoint.hostInterface} has the MAC ${link.address}, not ${HOST_MAC}`);
+      found.push(...mtuDifference(link, endpoint));
+      for (const { key, value, optional } of hostSysctls(link.name, familiesOf(endpoint.addresses), rpFilter)) {
+        const present = readSysctlOr(key, optional === true ? value : "absent");
+        if (present !== value) found.push(`net/${key} is ${present}, not ${value}`);
+      }
       const routes = rtnetlink.routes({ device: link.index });
       for (const address of endpoint.addresses) {
         const wanted = workloadRoute(address, link.index, routeProtocol());
@@ -124,13 +137,20 @@ export function createPodInterfaces({
   };
 }
 
-function writeAll(rows: readonly Sysctl[]): void {
-  for (const { key, value } of rows) writeSysctl(key, value);
+/** Writes settings of the calling thread's namespace. */
+export function writeSysctls(rows: readonly Sysctl[]): void {
+  for (const { key, value, optional } of rows) {
+    try {
+      writeSysctl(key, value);
+    } catch (error) {
+      if (optional !== true || codeOf(error) !== "ENOENT") throw error;
+    }
+  }
 }
 
 function configurePod(netns: string, podInterface: string, addresses: readonly Address[], settings: PodSettings): void {
   const families = familiesOf(addresses);
-  inNamespace(netns, () => writeAll(podSysctls(podInterface, families, settings.allowIpForwarding)));
+  inNamespace(netns, () => writeSysctls(podSysctls(podInterface, families, settings.allowIpForwarding)));
   const pod = openRtnetlink(netns);
   try {
     const link = pod.link(podInterface);
@@ -156,7 +176,7 @@ function addHostRoute(rtnetlink: Rtnetlink, route: Route): void {
   } catch (error) {
     if (!(error instanceof Failure) || error.code !== "EEXIST") throw error;
     const present = rtnetlink
-      .routes({ family: route.destination.address.family })
+      .routes({ family: route.destination.address.family, table: route.table })
       .find((other) => samePrefix(other.destination, route.destination) && other.metric === route.metric);
     if (present !== undefined && sameRoute(present, route)) return;
     const device = present?.nextHops[0]?.device;
@@ -169,14 +189,30 @@ function addHostRoute(rtnetlink: Rtnetlink, route: Route): void {
   }
 }
 
-function podDifferences({ netns, podInterface, mac, addresses }: Endpoint): string[] {
+function mtuDifference({ name, mtu }: Link, endpoint: Endpoint): string[] {
+  return mtu === endpoint.mtu ? [] : [`${name} has the MTU ${mtu}, not ${endpoint.mtu}`];
+}
+
+function readSysctlOr(key: string, otherwise: string): string {
+  try {
+    return readSysctl(key);
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return otherwise;
+    throw error;
+  }
+}
+
+function podDifferences(endpoint: Endpoint): string[] {
+  const { netns, podInterface, mac, addresses } = endpoint;
   const pod = openRtnetlink(netns);
   try {
     const link = pod.link(podInterface);
     if (link === undefined) return [`${podInterface} is not in ${netns}`];
     const found: string[] = [];
     if (!link.up) found.push(`${podInterface} is down`);
-    if (link.address !== mac) found.push(`${podInterface} has the MAC ${link.address}, not ${mac}`);
+    // Of a pod that was set up by Calico its MAC is not known.
+    if (mac !== "" && link.address !== mac) found.push(`${podInterface} has the MAC ${link.address}, not ${mac}`);
+    found.push(...mtuDifference(link, endpoint));
     const present = pod.addresses().filter(({ device }) => device === link.index);
     for (const address of addresses) {
       const has = present.some((other) => sameAddress(other.address.address, address));

@@ -47,6 +47,8 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
   let merged: Map<string, Route> | undefined;
   let problems: RouteProblem[] = [];
   let timer: NodeJS.Timeout | undefined;
+  /** When it is due. */
+  let due = 0;
   let retryMs = RETRY_MS.first;
   let closed = false;
 
@@ -94,8 +96,9 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     const known = new Set(problems.map(({ reason }) => reason));
     for (const problem of found) if (!known.has(problem.reason)) onProblem(problem);
     problems = found;
-    const removed = changes.filter(({ kind }) => kind === "remove").length;
-    if (changes.length > 0) onChange(changes.length - removed, removed);
+    const done = changes.filter((_, index) => failures[index] === undefined);
+    const removed = done.filter(({ kind }) => kind === "remove").length;
+    if (done.length > 0) onChange(done.length - removed, removed);
     if (found.length === 0) {
       retryMs = RETRY_MS.first;
     } else {
@@ -104,8 +107,12 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     }
   }
 
+  /** The sooner of what is asked for counts: a kick does not wait for a retry that is far off. */
   function schedule(milliseconds: number): void {
-    if (closed || timer !== undefined) return;
+    const wanted = performance.now() + milliseconds;
+    if (closed || (timer !== undefined && due <= wanted)) return;
+    clearTimeout(timer);
+    due = wanted;
     timer = setTimeout(() => {
       timer = undefined;
       try {

@@ -30,6 +30,8 @@ export interface RouteOwnership {
   readonly removeExternalRoutes: boolean;
   /** Whether the agent speaks BGP on this node; where another daemon does, `proto bird` is that one's. */
   readonly bgp: boolean;
+  /** Felix's `deviceRouteProtocol`, which routes to pods carry: 3 (boot) where absent. */
+  readonly deviceRouteProtocol?: number;
 }
 
 /** `<pod's address>/32 dev cali… scope link`. `protocol` is Felix's `deviceRouteProtocol`. */
@@ -67,8 +69,9 @@ export function ownerOf(route: Route, ownership: RouteOwnership): RouteOwner | u
   if (route.table !== TABLE_MAIN || route.protocol === PROTOCOL_KERNEL) return undefined;
   if (route.protocol === PROTOCOL_BGP) return ownership.bgp ? "bgp" : undefined;
   if (route.protocol === PROTOCOL_AGENT) return "agent";
-  const onWorkload = route.nextHops.some(({ device }) => device !== undefined && ownership.workloadDevices.has(device));
-  return onWorkload && (ownership.removeExternalRoutes || route.protocol === PROTOCOL_BOOT) ? "agent" : undefined;
+  const { workloadDevices, removeExternalRoutes, deviceRouteProtocol = PROTOCOL_BOOT } = ownership;
+  const onWorkload = route.nextHops.some(({ device }) => device !== undefined && workloadDevices.has(device));
+  return onWorkload && (removeExternalRoutes || route.protocol === deviceRouteProtocol) ? "agent" : undefined;
 }
 
 /** Whether the kernel has the route as it is wanted. */
@@ -80,6 +83,7 @@ export function sameRoute(a: Route, b: Route): boolean {
     a.protocol === b.protocol &&
     a.metric === b.metric &&
     a.mtu === b.mtu &&
+    a.source?.value === b.source?.value &&
     (a.destination.address.family === 6 || a.scope === b.scope) &&
     nextHopsText(a.nextHops) === nextHopsText(b.nextHops)
   );

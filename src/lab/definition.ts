@@ -1,5 +1,12 @@
 import { addressBits, addressPlus, type Address } from "../ip/address.ts";
-import { formatPrefix, parsePrefix, prefixesOverlap, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
+import {
+  formatPrefix,
+  parsePrefix,
+  prefixesOverlap,
+  prefixSize,
+  type InterfaceAddress,
+  type Prefix,
+} from "../ip/prefix.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 
 /** A cluster of network namespaces: which nodes and hosts there are, on which segments, with which addresses. */
@@ -63,13 +70,17 @@ export function parseDefinition(input: unknown): LabDefinition {
   const segments = list.map((item: unknown, index) => parseSegment(item, `segments[${index}]`));
   const dualStack = segments.some((segment) => segment.subnet6 !== undefined);
   const podSubnet = prefixAt(root["podSubnet"] ?? "10.244.0.0/16", "podSubnet", 4);
+  if (!dualStack && root["podSubnet6"] !== undefined) throw fault("podSubnet6", "no segment has a subnet6");
   const podSubnet6 = dualStack ? prefixAt(root["podSubnet6"] ?? "fd10:244::/64", "podSubnet6", 6) : undefined;
   checkNames(segments);
-  const subnets = [...segments.map((segment) => segment.subnet), podSubnet];
-  for (const [index, subnet] of subnets.entries()) {
-    const clash = subnets.findIndex((other, at) => at > index && prefixesOverlap(subnet, other));
-    if (clash >= 0) throw fault("segments", `${formatPrefix(subnet)} overlaps ${formatPrefix(subnets[clash]!)}`);
-  }
+  checkOverlaps([
+    ...segments.flatMap(({ subnet, subnet6 }, index) => [
+      { path: `segments[${index}].subnet`, prefix: subnet },
+      { path: `segments[${index}].subnet6`, prefix: subnet6 },
+    ]),
+    { path: "podSubnet", prefix: podSubnet },
+    { path: "podSubnet6", prefix: podSubnet6 },
+  ]);
   return { segments, mtu, router, podSubnet, ...(podSubnet6 === undefined ? {} : { podSubnet6 }) };
 }
 
@@ -92,9 +103,13 @@ function parseSegment(input: unknown, path: string): Segment {
   ];
   // The router is the first address. Members start at the eleventh where there is room: 192.0.2.11 is node1.
   const hostBits = addressBits(4) - subnet.length;
-  const first = all.length + 11 < 2 ** hostBits - 1 ? 11 : 2;
+  const first = all.length + 11 <= 2 ** hostBits - 1 ? 11 : 2;
   if (all.length + first > 2 ** hostBits - 1)
     throw fault(`${path}.subnet`, `${formatPrefix(subnet)} is too small for ${all.length} members and a router`);
+  // The same last digits as in IPv4, read as hex: 192.0.2.11 and 2001:db8::11.
+  const offset6 = (index: number): number => Number(`0x${first + index}`);
+  if (subnet6 !== undefined && prefixSize(subnet6) <= BigInt(offset6(all.length)))
+    throw fault(`${path}.subnet6`, `${formatPrefix(subnet6)} is too small for ${all.length} members and a router`);
   const at = (prefix: Prefix, offset: number): InterfaceAddress => ({
     address: addressPlus(prefix.address, BigInt(offset)),
     length: prefix.length,
@@ -106,8 +121,7 @@ function parseSegment(input: unknown, path: string): Segment {
     members: all.map((member, index) => ({
       ...member,
       address: at(subnet, first + index),
-      // The same last digits as in IPv4, read as hex: 192.0.2.11 and 2001:db8::11.
-      ...(subnet6 === undefined ? {} : { address6: at(subnet6, Number(`0x${first + index}`)) }),
+      ...(subnet6 === undefined ? {} : { address6: at(subnet6, offset6(index)) }),
     })),
   };
 }
@@ -120,7 +134,17 @@ function checkNames(segments: readonly Segment[]): void {
       seen.add(member.name);
     }
   }
-  if (seen.size > MAX_MEMBERS) throw fault("segments", `a lab has at most ${MAX_MEMBERS} nodes and hosts`);
+  if (seen.size - 1 > MAX_MEMBERS) throw fault("segments", `a lab has at most ${MAX_MEMBERS} nodes and hosts`);
+}
+
+function checkOverlaps(networks: readonly { readonly path: string; readonly prefix: Prefix | undefined }[]): void {
+  const earlier: Prefix[] = [];
+  for (const { path, prefix } of networks) {
+    if (prefix === undefined) continue;
+    const clash = earlier.find((other) => prefixesOverlap(prefix, other));
+    if (clash !== undefined) throw fault(path, `${formatPrefix(prefix)} overlaps ${formatPrefix(clash)}`);
+    earlier.push(prefix);
+  }
 }
 
 function namesAt(value: unknown, path: string): string[] {

@@ -95,7 +95,8 @@ export function formatMatrix(results: readonly ProbeResult[]): string {
   if (results.length === 0) return "no pods to connect\n";
   const sources = [...new Set(results.map(({ from }) => from))];
   const targets = [...new Set(results.map(({ to }) => to))].toSorted();
-  const width = Math.max(...sources.map((name) => name.length), "FROM".length);
+  const heading = "FROM \\ TO";
+  const width = Math.max(...sources.map((name) => name.length), heading.length);
   const outcome = new Map<string, boolean[]>();
   for (const { from, to, connected } of results) {
     const key = `${from} ${to}`;
@@ -111,7 +112,7 @@ export function formatMatrix(results: readonly ProbeResult[]): string {
   const legend = targets.map((name, index) => `  ${index + 1} ${name}`);
   const worked = results.filter(({ connected }) => connected).length;
   return [
-    `${"FROM \\ TO".padEnd(width)}  ${targets.map((_, index) => `${index + 1} `).join("")}`.trimEnd(),
+    `${heading.padEnd(width)}  ${targets.map((_, index) => `${index + 1} `).join("")}`.trimEnd(),
     ...rows,
     "",
     ...legend,
