@@ -99,7 +99,10 @@ function pluginsOf(node: BenchNode, ours: Caller, plain: Caller): Plugin[] {
 }
 
 /** Each plugin once per round, in another order each time. */
-async function inTurns<Item>(items: readonly Item[], work: (item: Item, round: number) => Promise<void>): Promise<void> {
+async function inTurns<Item>(
+  items: readonly Item[],
+  work: (item: Item, round: number) => Promise<void>,
+): Promise<void> {
   for (let round = 0; round < PODS; round += 1) {
     for (let turn = 0; turn < items.length; turn += 1) await work(items[(turn + round) % items.length]!, round);
   }
@@ -198,7 +201,9 @@ function report(all: readonly Measured[], parts: readonly Record<string, string>
     "median against ptp": ratio(timings, to).toFixed(2),
   });
   const claiming = all.flatMap(({ plugin, claiming: timings }) =>
-    timings.length === 0 ? [] : [row(`${plugin.name}: a new address block first (${timings.length})`, timings, reference.adds)],
+    timings.length === 0
+      ? []
+      : [row(`${plugin.name}: a new address block first (${timings.length})`, timings, reference.adds)],
   );
   const how =
     `${PODS} containers each, in turns, from the start of the executable to its exit (posix_spawn from a small C program), ` +
@@ -206,7 +211,11 @@ function report(all: readonly Measured[], parts: readonly Record<string, string>
     "with what they do after the answer.";
   return {
     tables: [
-      { title: "CNI ADD", how, rows: [...all.map(({ plugin, adds }) => row(plugin.name, adds, reference.adds)), ...claiming] },
+      {
+        title: "CNI ADD",
+        how,
+        rows: [...all.map(({ plugin, adds }) => row(plugin.name, adds, reference.adds)), ...claiming],
+      },
       { title: "CNI DEL", rows: all.map(({ plugin, dels }) => row(plugin.name, dels, reference.dels)) },
       { title: "What a call is made of", rows: parts },
     ],

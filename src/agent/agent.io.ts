@@ -51,6 +51,8 @@ const JOIN_RETRY_MS = { first: 200, longest: 10_000 };
 export async function startAgent(config: AgentConfig, datastore: Datastore, log: Log): Promise<RunningAgent> {
   const { nodeName, runDirectory, libDirectory } = config;
   for (const directory of [runDirectory, libDirectory]) mkdirSync(directory, { recursive: true, mode: 0o755 });
+  // Calico's configurations and runbooks find the node's name there.
+  writeFileSync(`${libDirectory}/nodename`, nodeName);
   const environment = felixFromEnvironment(config.felix);
   for (const { path, reason } of environment.faults)
     log("warn", "a setting is passed over", { variable: path, reason });
@@ -233,7 +235,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       apply,
       reaches,
       waitingFor: () => [...waitingFor],
-      addressReason: nodeAddress.chosen,
+      addressReason: () => nodeAddress.chosen(),
     }),
   );
   const node: CniNode = {

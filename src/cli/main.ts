@@ -218,8 +218,8 @@ async function labInput(invocation: Invocation): Promise<unknown> {
   const file = invocation.text("file");
   const nodes = invocation.number("nodes", 1, 200);
   if (file === undefined) {
-    const names = Array.from({ length: nodes ?? 3 }, (_, index) => `node${index + 1}`);
-    return { kind: "Lab", segments: [{ subnet: "192.0.2.0/24", nodes: names }] };
+    const { nodesOnOneSegment } = await import("../lab/definition.ts");
+    return nodesOnOneSegment(nodes ?? 3);
   }
   if (nodes !== undefined) throw new UsageError("--nodes and --file exclude each other");
   const { parse } = await import("yaml");

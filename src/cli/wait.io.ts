@@ -105,7 +105,10 @@ async function waitRunning(datastore: Datastore, pods: readonly Written[], deadl
 function waitInForce(agent: AgentAccess, kind: KindId, version: string, deadline: number): Promise<void> {
   return poll(deadline, async () => {
     const query = new URLSearchParams({ kind, resourceVersion: version, timeoutMs: String(ASK_MS) });
-    const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as { inForce: boolean; reason?: string };
+    const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as {
+      inForce: boolean;
+      reason?: string;
+    };
     return answer.inForce ? undefined : `${agent.node}: ${answer.reason}`;
   });
 }

@@ -1,4 +1,4 @@
-import { compareAddresses, type Address } from "../ip/address.ts";
+import type { Address } from "../ip/address.ts";
 import { comparePrefixes, formatPrefix, hostPrefix, prefixContains, type Prefix } from "../ip/prefix.ts";
 import {
   PROTOCOL_BOOT,
@@ -128,17 +128,4 @@ export function bestRoute(address: Address, routes: readonly Route[]): Route | u
     if (isBetter) best = route;
   }
   return best;
-}
-
-/** For lists that people read: IPv4 first, by destination. */
-export function compareRoutes(a: Route, b: Route): number {
-  return (
-    comparePrefixes(a.destination, b.destination) ||
-    a.metric - b.metric ||
-    compareAddresses(firstGateway(a), firstGateway(b))
-  );
-}
-
-function firstGateway(route: Route): Address {
-  return route.nextHops[0]?.gateway ?? { family: 4, value: 0n };
 }

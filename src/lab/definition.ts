@@ -46,13 +46,10 @@ export class LabError extends Failure<"bad-definition" | "exists" | "not-found" 
 
 const MAX_MEMBERS = 200;
 
-/** `lab up --nodes N`: one segment with N nodes. */
-export function defaultDefinition(nodes: number): LabDefinition {
-  if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_MEMBERS) {
-    throw new LabError("bad-definition", `a lab has 1 to ${MAX_MEMBERS} nodes, not ${nodes}`);
-  }
-  const names = Array.from({ length: nodes }, (_, i) => `node${i + 1}`);
-  return parseDefinition({ kind: "Lab", segments: [{ subnet: "192.0.2.0/24", nodes: names }] });
+/** What `lab up --nodes N` is short for: a `lab.yaml` of one segment with N nodes. */
+export function nodesOnOneSegment(nodes: number): object {
+  const names = Array.from({ length: nodes }, (_, index) => `node${index + 1}`);
+  return { kind: "Lab", segments: [{ subnet: "192.0.2.0/24", nodes: names }] };
 }
 
 /** Checks a `lab.yaml` that was read into an object. Throws `LabError` with the path of the fault. */

@@ -25,7 +25,9 @@ function caracal(...args: string[]): Promise<void> {
       env: { ...process.env, CARACAL_LAB: LAB },
     });
     child.on("error", reject);
-    child.on("exit", (code) => (code === 0 ? resolve() : reject(new Error(`caracal ${args.join(" ")} ended with ${code}`))));
+    child.on("exit", (code) =>
+      code === 0 ? resolve() : reject(new Error(`caracal ${args.join(" ")} ended with ${code}`)),
+    );
   });
 }
 
@@ -47,10 +49,15 @@ async function show(): Promise<void> {
   await caracal("exec", "shop/web-1", "--", "ip", "route");
 
   say("Every pod tries a real connection to every other.");
-  const results = await probeResults(LAB, { protocol: undefined, port: undefined, from: undefined, to: undefined }, 1000);
+  const results = await probeResults(
+    LAB,
+    { protocol: undefined, port: undefined, from: undefined, to: undefined },
+    1000,
+  );
   process.stdout.write(formatMatrix(results));
   const failed = results.filter(({ connected }) => !connected);
-  if (results.length !== 9 * 8 || failed.length > 0) throw new Error(`${failed.length} of ${results.length} connections failed, where 72 should work`);
+  if (results.length !== 9 * 8 || failed.length > 0)
+    throw new Error(`${failed.length} of ${results.length} connections failed, where 72 should work`);
 
   say("How long the pods took to start: nine at once on nodes that had just started, then one more.");
   await caracal("apply", "-f", "examples/one-more-pod.yaml", "--wait");
@@ -65,16 +72,23 @@ async function startTimes(): Promise<string> {
     const times = items.flatMap(({ metadata, status }) => {
       const message = status?.conditions?.find(({ type }) => type === "Ready")?.message ?? "";
       const found = /network in ([\d.]+) ms, running in ([\d.]+) ms/.exec(message);
-      return found === null ? [] : [{ pod: `${metadata.namespace}/${metadata.name}`, network: Number(found[1]), running: Number(found[2]) }];
+      return found === null
+        ? []
+        : [{ pod: `${metadata.namespace}/${metadata.name}`, network: Number(found[1]), running: Number(found[2]) }];
     });
     const late = times.filter(({ pod }) => pod === LATE_POD);
     const early = times.filter(({ pod }) => pod !== LATE_POD);
-    const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+    const median = (values: readonly number[]): number =>
+      values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
     const line = (name: string, of: readonly { network: number; running: number }[]): string => {
       const [network, running] = [median(of.map((each) => each.network)), median(of.map((each) => each.running))];
       return `${name.padEnd(24)}network ${network.toFixed(1).padStart(6)} ms   running ${running.toFixed(1).padStart(6)} ms\n`;
     };
-    return [...early.map((each) => line(each.pod, [each])), line("median of the nine", early), line(LATE_POD, late)].join("");
+    return [
+      ...early.map((each) => line(each.pod, [each])),
+      line("median of the nine", early),
+      line(LATE_POD, late),
+    ].join("");
   } finally {
     datastore.close();
   }
@@ -89,7 +103,9 @@ try {
 }
 if (keep && failed === undefined) {
   say("The lab is kept. Look around, and take it down when you are done:");
-  process.stdout.write(`  export CARACAL_LAB=${LAB}\n  ./caracal exec shop/web-1 -- ping 10.244.0.1\n  ./caracal lab down --name ${LAB}\n`);
+  process.stdout.write(
+    `  export CARACAL_LAB=${LAB}\n  ./caracal exec shop/web-1 -- ping 10.244.0.1\n  ./caracal lab down --name ${LAB}\n`,
+  );
 } else {
   say("Taking it down again.");
   await caracal("lab", "down", "--name", LAB).catch((error: unknown) => {

@@ -50,7 +50,11 @@ spec: { containers: [{ name: main, image: curl }] }
 
 interface PodObject {
   readonly spec: { readonly nodeName: string };
-  readonly status: { readonly phase: string; readonly podIP: string; readonly podIPs: readonly { readonly ip: string }[] };
+  readonly status: {
+    readonly phase: string;
+    readonly podIP: string;
+    readonly podIPs: readonly { readonly ip: string }[];
+  };
   readonly metadata: { readonly annotations: Readonly<Record<string, string>> };
 }
 
@@ -79,10 +83,18 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
   }
 
   test("every pod runs with an address of each family, and its object says so", async () => {
-    for (const [name, namespace] of [["web", "shop"], ["client", "shop"], ["far", "default"], ["anywhere", "default"]] as const) {
+    for (const [name, namespace] of [
+      ["web", "shop"],
+      ["client", "shop"],
+      ["far", "default"],
+      ["anywhere", "default"],
+    ] as const) {
       const { status } = await pod(name, namespace);
       assert.equal(status.phase, "Running");
-      assert.deepEqual(status.podIPs.map(({ ip }) => ip.includes(":")), [false, true]);
+      assert.deepEqual(
+        status.podIPs.map(({ ip }) => ip.includes(":")),
+        [false, true],
+      );
       await eventually(async () => {
         const { metadata: now } = await pod(name, namespace);
         assert.equal(now.annotations["cni.projectcalico.org/podIP"], `${status.podIP}/32`);
@@ -102,12 +114,23 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
 
   test("a probe sees what does not answer, and takes selectors", async () => {
     const closed = await probe("--port", "9", "--from", "shop/client", "--to", "app=web", "--timeout", "300");
-    assert.deepEqual(closed.map(({ from, to, port, connected }) => ({ from, to, port, connected })), [
-      { from: "shop/client", to: "shop/web", port: 9, connected: false },
-      { from: "shop/client", to: "shop/web", port: 9, connected: false },
-    ]);
-    const open = await probe("--from", "app == 'client' && projectcalico.org/namespace == 'default'", "--to", "shop/web");
-    assert.deepEqual([...new Set(open.map(({ from, port, connected }) => `${from} ${port} ${connected}`))], ["default/far 8080 true"]);
+    assert.deepEqual(
+      closed.map(({ from, to, port, connected }) => ({ from, to, port, connected })),
+      [
+        { from: "shop/client", to: "shop/web", port: 9, connected: false },
+        { from: "shop/client", to: "shop/web", port: 9, connected: false },
+      ],
+    );
+    const open = await probe(
+      "--from",
+      "app == 'client' && projectcalico.org/namespace == 'default'",
+      "--to",
+      "shop/web",
+    );
+    assert.deepEqual(
+      [...new Set(open.map(({ from, port, connected }) => `${from} ${port} ${connected}`))],
+      ["default/far 8080 true"],
+    );
   });
 
   test("a pod greets with its name and echoes", async () => {
@@ -138,7 +161,11 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     await eventually(async () => assert.equal((await onMember(LAB, "node1", ["ip", "route"])).output, before), 1000);
     await onMember(LAB, "node1", ["ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.1"]);
     await new Promise((resolve) => setTimeout(resolve, 300));
-    assert.match((await onMember(LAB, "node1", ["ip", "route"])).output, /^198\.51\.100\.0\/24/m, "others' routes are left alone");
+    assert.match(
+      (await onMember(LAB, "node1", ["ip", "route"])).output,
+      /^198\.51\.100\.0\/24/m,
+      "others' routes are left alone",
+    );
     await onMember(LAB, "node1", ["ip", "route", "del", "198.51.100.0/24"]);
   });
 
@@ -154,11 +181,16 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
   });
 
   test("bad input is refused with its path, and changes nothing", async () => {
-    const pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: { name: more }\nspec: { cidr: 10.99.0.0/16, blockSzie: 27 }\n";
+    const pool =
+      "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: { name: more }\nspec: { cidr: 10.99.0.0/16, blockSzie: 27 }\n";
     const typo = await caracal(LAB, ["apply", "-f", "-"], `${PODS}\n---\n${pool}`);
     assert.equal(typo.code, 1);
     assert.match(typo.errors, /spec\.blockSzie: unknown field, did you mean "?blockSize"?\?/);
-    const stranger = await caracal(LAB, ["apply", "-f", "-"], `${pool.replace("blockSzie", "blockSize")}---\nkind: Gadget\napiVersion: v1\nmetadata: { name: x }\n`);
+    const stranger = await caracal(
+      LAB,
+      ["apply", "-f", "-"],
+      `${pool.replace("blockSzie", "blockSize")}---\nkind: Gadget\napiVersion: v1\nmetadata: { name: x }\n`,
+    );
     assert.equal(stranger.code, 1);
     assert.match(stranger.errors, /document 2, line 6: kind: there is no Gadget/);
     assert.equal((await caracal(LAB, ["get", "ippool", "more"])).code, 1);
@@ -168,7 +200,10 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     const host = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"host"},"spec":{"nodeName":"node2","hostNetwork":true,"containers":[{"name":"a","image":"b","ports":[{"containerPort":7000}]}]}}`;
     assert.equal((await caracal(LAB, ["apply", "-f", "-", "--wait"], host)).code, 0);
     assert.equal((await pod("host", "default")).status.podIP, "192.0.2.12");
-    assert.deepEqual((await probe("--to", "default/host", "--from", "shop/web")).map(({ connected }) => connected), [true]);
+    assert.deepEqual(
+      (await probe("--to", "default/host", "--from", "shop/web")).map(({ connected }) => connected),
+      [true],
+    );
     assert.equal((await caracal(LAB, ["delete", "pod", "host", "--wait"])).code, 0);
   });
 
@@ -176,15 +211,31 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     assert.equal((await caracal(LAB, ["exec", "shop/web", "--", "sh", "-c", "exit 7"])).code, 7);
     const { output } = await caracal(LAB, ["lab", "exec", "tor1", "--", "ip", "-br", "addr", "show", "eth0"]);
     assert.match(output, /192\.0\.2\.13\/26/);
-    assert.match((await caracal(LAB, ["lab", "exec", "router", "--", "ip", "route"])).output, /10\.244\.\d+\.\d+\/26 via 192\.0\.2\.75/);
+    assert.match(
+      (await caracal(LAB, ["lab", "exec", "router", "--", "ip", "route"])).output,
+      /10\.244\.\d+\.\d+\/26 via 192\.0\.2\.75/,
+    );
     assert.match((await caracal(LAB, ["lab", "exec", "nobody", "--", "true"])).errors, /has no "nobody"/);
     assert.match((await caracal(LAB, ["exec", "shop/nobody", "--", "true"])).errors, /no pod shop\/nobody/);
   });
 
   test("node status, bgp and ipam speak JSON", async () => {
-    const status = JSON.parse((await caracal(LAB, ["node", "status", "-o", "json"])).output) as { node: string; ready: boolean }[];
-    assert.deepEqual(status.map(({ node, ready }) => [node, ready]), [["node1", true], ["node2", true], ["node3", true]]);
-    const peers = JSON.parse((await caracal(LAB, ["bgp", "peers", "node1", "-o", "json"])).output) as { name: string; state: string }[];
+    const status = JSON.parse((await caracal(LAB, ["node", "status", "-o", "json"])).output) as {
+      node: string;
+      ready: boolean;
+    }[];
+    assert.deepEqual(
+      status.map(({ node, ready }) => [node, ready]),
+      [
+        ["node1", true],
+        ["node2", true],
+        ["node3", true],
+      ],
+    );
+    const peers = JSON.parse((await caracal(LAB, ["bgp", "peers", "node1", "-o", "json"])).output) as {
+      name: string;
+      state: string;
+    }[];
     assert.deepEqual(peers.map(({ name }) => name).toSorted(), [
       "Mesh_192_0_2_12",
       "Mesh_192_0_2_75",
@@ -194,7 +245,9 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
       "Node_2001_db8_0_1__1",
     ]);
     assert.ok(peers.every(({ state }) => state === "established"));
-    const routes = JSON.parse((await caracal(LAB, ["bgp", "routes", "node1", "-o", "json"])).output) as { prefix: string }[];
+    const routes = JSON.parse((await caracal(LAB, ["bgp", "routes", "node1", "-o", "json"])).output) as {
+      prefix: string;
+    }[];
     assert.ok(routes.length >= 6);
     const check = await caracal(LAB, ["ipam", "check"]);
     assert.equal(check.code, 0, check.output);
@@ -203,13 +256,22 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
   });
 
   test("sockets that can change the network are root's alone", () => {
-    const sockets = [labFiles(LAB).apiSocket, `${nodeFiles(LAB, "node1").runDirectory}/cni.sock`, `${nodeFiles(LAB, "node1").runDirectory}/agent.sock`];
+    const sockets = [
+      labFiles(LAB).apiSocket,
+      `${nodeFiles(LAB, "node1").runDirectory}/cni.sock`,
+      `${nodeFiles(LAB, "node1").runDirectory}/agent.sock`,
+    ];
     for (const path of sockets) assert.equal((statSync(path).mode & 0o777).toString(8), "600", path);
     assert.equal((statSync(labFiles(LAB).directory).mode & 0o777).toString(8), "700");
   });
 
   test("health answers on the node's port 9099", async () => {
-    const ask = (path: string) => onMember(LAB, "node1", ["bash", "-c", `exec 3<>/dev/tcp/localhost/9099; printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3`]);
+    const ask = (path: string) =>
+      onMember(LAB, "node1", [
+        "bash",
+        "-c",
+        `exec 3<>/dev/tcp/localhost/9099; printf 'GET ${path} HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3`,
+      ]);
     assert.match((await ask("/readiness")).output, /^HTTP\/1\.1 200/);
     assert.match((await ask("/liveness")).output, /^HTTP\/1\.1 200/);
   });
@@ -218,8 +280,15 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     await startLab(OTHER, { kind: "Lab", segments: [{ subnet: "192.0.2.0/26", nodes: ["node1", "node2"] }] });
     const one = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"alone"},"spec":{"containers":[{"name":"a","image":"b"}]}}`;
     assert.equal((await caracal(OTHER, ["apply", "-f", "-", "--wait"], one)).code, 0);
-    const listed = JSON.parse((await caracal(LAB, ["lab", "list", "-o", "json"])).output) as { name: string; running: boolean }[];
-    for (const name of [LAB, OTHER]) assert.deepEqual(listed.find((lab) => lab.name === name), { name, running: true });
+    const listed = JSON.parse((await caracal(LAB, ["lab", "list", "-o", "json"])).output) as {
+      name: string;
+      running: boolean;
+    }[];
+    for (const name of [LAB, OTHER])
+      assert.deepEqual(
+        listed.find((lab) => lab.name === name),
+        { name, running: true },
+      );
     assert.match((await caracal(OTHER, ["get", "pods", "-A"])).output, /alone/);
     assert.doesNotMatch((await caracal(LAB, ["get", "pods", "-A"])).output, /alone/);
     await labDown(OTHER, () => undefined);
@@ -232,12 +301,17 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     const { code, errors } = await caracal(LAB, ["delete", "-f", "-", "--wait"], PODS);
     assert.equal(code, 0, errors);
     for (const node of ["node1", "node2", "node3"]) {
-      await eventually(async () => assert.doesNotMatch((await onMember(LAB, node, ["ip", "-br", "link"])).output, /cali/));
+      await eventually(async () =>
+        assert.doesNotMatch((await onMember(LAB, node, ["ip", "-br", "link"])).output, /cali/),
+      );
     }
     await eventually(async () => {
       const { output } = await caracal(LAB, ["get", "ipamblocks", "-o", "json"]);
       const { items } = JSON.parse(output) as { items: { spec: { allocations: (number | null)[] } }[] };
-      assert.deepEqual(items.flatMap(({ spec }) => spec.allocations.filter((each) => each !== null)), []);
+      assert.deepEqual(
+        items.flatMap(({ spec }) => spec.allocations.filter((each) => each !== null)),
+        [],
+      );
     });
   });
 });

@@ -36,7 +36,10 @@ describe("a storm of ADD and DEL with agents killed", () => {
   }
 
   /** As a runtime does: a failed ADD is followed by DEL, and a DEL that fails is called again. */
-  async function liveAndDie(index: number, outcomes: { added: number; failed: number; deletes: number }): Promise<void> {
+  async function liveAndDie(
+    index: number,
+    outcomes: { added: number; failed: number; deletes: number },
+  ): Promise<void> {
     const runtime = runtimeOf(NODES[index % NODES.length]!);
     const netns = podNamespace(LAB, "storm", `container-${index}`);
     createNamespace(netns, { loopback: true });
@@ -90,14 +93,21 @@ describe("a storm of ADD and DEL with agents killed", () => {
 
     for (const node of NODES) {
       await eventually(async () => assert.ok((await agentReport(LAB, node)).ready));
-      await eventually(async () => assert.equal((await agentReport(LAB, node)).endpoints, 0, `${node} has no endpoint`));
+      await eventually(async () =>
+        assert.equal((await agentReport(LAB, node)).endpoints, 0, `${node} has no endpoint`),
+      );
       const rtnetlink = openRtnetlink(memberNamespace(LAB, node));
       try {
         await eventually(() => {
-          const links = rtnetlink.links().map(({ name }) => name).filter((name) => name.startsWith("cali"));
+          const links = rtnetlink
+            .links()
+            .map(({ name }) => name)
+            .filter((name) => name.startsWith("cali"));
           assert.deepEqual(links, [], `${node} has no pod interface`);
         });
-        const routes = rtnetlink.routes({ family: 4, table: TABLE_MAIN }).filter(({ destination }) => destination.length === 32);
+        const routes = rtnetlink
+          .routes({ family: 4, table: TABLE_MAIN })
+          .filter(({ destination }) => destination.length === 32);
         assert.deepEqual(routes, [], `${node} has no pod route`);
       } finally {
         rtnetlink.close();
