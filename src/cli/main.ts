@@ -9,7 +9,9 @@ import type { Target } from "./target.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const PROGRAM = [process.execPath, "--disable-warning=ExperimentalWarning", new URL(import.meta.url).pathname];
-enableCompileCache(`${ROOT}.cache/compile`);
+// For this process, where the launcher did not set it, and for those that it starts.
+process.env["NODE_COMPILE_CACHE"] ??= `${ROOT}.cache/compile`;
+enableCompileCache(process.env["NODE_COMPILE_CACHE"]);
 
 const console = { input: process.stdin, output: process.stdout, errors: process.stderr };
 const progress = (line: string): void => void process.stderr.write(`${line}\n`);

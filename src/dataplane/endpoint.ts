@@ -100,7 +100,8 @@ export function podSysctls(podInterface: string, families: readonly Family[], al
   const rows: Sysctl[] = [{ key: "ipv4/ip_forward", value: forwarding }];
   if (families.includes(6)) {
     rows.push(
-      ...["all", "default", "lo"].map((name) => ({ key: `ipv6/conf/${name}/disable_ipv6`, value: "0" })),
+      // The pod's own too: it was born with the default, which `all` only changes when it is itself changed.
+      ...["all", "default", "lo", podInterface].map((name) => ({ key: `ipv6/conf/${name}/disable_ipv6`, value: "0" })),
       { key: "ipv6/conf/all/forwarding", value: forwarding },
       { key: `ipv6/conf/${podInterface}/accept_dad`, value: "0" },
     );

@@ -70,6 +70,8 @@ export function parseDefinition(input: unknown): LabDefinition {
   if (!dualStack && root["podSubnet6"] !== undefined) throw fault("podSubnet6", "no segment has a subnet6");
   const podSubnet6 = dualStack ? prefixAt(root["podSubnet6"] ?? "fd10:244::/64", "podSubnet6", 6) : undefined;
   checkNames(segments);
+  if (segments.every(({ members }) => members.every(({ role }) => role === "host")))
+    throw fault("segments", "a lab has at least one node");
   checkOverlaps([
     ...segments.flatMap(({ subnet, subnet6 }, index) => [
       { path: `segments[${index}].subnet`, prefix: subnet },
@@ -185,12 +187,15 @@ function fault(path: string, reason: string): LabError {
   return new LabError("bad-definition", `the lab definition is not valid: ${path}: ${reason}`);
 }
 
-/** Whether the text names a lab: it becomes a part of file names and of namespaces' names. */
+/**
+ * Whether the text names a lab: it becomes a part of file names and of namespaces' names. With a node's longest name it
+ * still fits into the path of a unix socket, which has 107 bytes.
+ */
 export function checkLabName(name: string): string {
-  if (!/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) {
+  if (!/^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$/.test(name)) {
     throw new LabError(
       "bad-definition",
-      `"${name}" is not a lab's name: lower-case letters, digits and "-", 32 at most`,
+      `"${name}" is not a lab's name: lower-case letters, digits and "-", 24 at most`,
     );
   }
   return name;

@@ -30,6 +30,8 @@ import { readLab } from "./state.io.ts";
 const AS_NUMBER = 64512;
 /** A process that has ended comes back after this; one that keeps ending, after longer and longer. */
 const RESTART_MS = { first: 200, longest: 5000, healthy: 10_000 };
+/** As the launcher starts agents: see there. */
+const SMALL_HEAP = ["--max-semi-space-size=1", "--optimize-for-size"];
 const timers: Timers = {
   now: () => performance.now(),
   setTimeout,
@@ -57,7 +59,7 @@ export async function keepLab(lab: string, program: readonly string[]): Promise<
       mkdirSync(libDirectory, { recursive: true, mode: 0o700 });
       return supervise(pids, ended.signal, {
         netns: memberNamespace(lab, name),
-        command: [...program, "agent"],
+        command: [...program, "agent"].toSpliced(1, 0, ...SMALL_HEAP),
         environment: agentEnvironment(lab, name, definition),
         log,
       });
