@@ -103,7 +103,7 @@ describe("the mesh", () => {
           );
           return found?.passive;
         });
-        assert.deepEqual(waits.toSorted(), [false, true]);
+        assert.deepEqual(new Set(waits), new Set([false, true]));
       }
     }
   });

@@ -4,6 +4,7 @@ import { formatAddress, parseAddress, type Address } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { FelixSettings } from "../resources/config.ts";
+import type { KindId } from "../resources/registry.ts";
 import { nodeNetwork } from "../resources/nodeNetwork.ts";
 import type { Addressing } from "./addressing.io.ts";
 import type { Log } from "./agent.io.ts";
@@ -94,6 +95,15 @@ export interface AgentParts {
 /** Longest that one question about what is in force may wait. */
 const IN_FORCE_MS = 60_000;
 
+/** Kinds that ask for packets to be dropped, which nothing here does yet. */
+const NOT_ENFORCED: ReadonlySet<string> = new Set<KindId>([
+  "NetworkPolicy",
+  "CalicoNetworkPolicy",
+  "GlobalNetworkPolicy",
+  "ClusterNetworkPolicy",
+  "HostEndpoint",
+]);
+
 /** What the command line may ask an agent. */
 export function agentAnswers(parts: AgentParts): Record<string, Answer> {
   const { cluster, routing, routeTable, endpoints, addressing } = parts;
@@ -124,6 +134,13 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
     /** Whether what the datastore said at a version is carried out here. */
     "/in-force": async (query) => {
       const kind = query.get("kind") ?? "";
+      // Said at once, and loudly: a policy that is merely stored holds nobody back.
+      if (NOT_ENFORCED.has(kind)) {
+        return {
+          status: 200,
+          body: { inForce: false, final: true, reason: `${kind} is stored, but not enforced by this version` },
+        };
+      }
       const version = query.get("resourceVersion") ?? "";
       const timeout = Math.min(Number(query.get("timeoutMs") ?? "10000"), IN_FORCE_MS);
       if (cluster.follows(kind) && !(await cluster.waitFor(kind, version, timeout))) {

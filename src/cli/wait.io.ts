@@ -16,6 +16,13 @@ export interface Written {
   readonly resourceVersion: string | undefined;
 }
 
+/** An agent's answer; `final` where waiting would not change it. */
+interface InForce {
+  readonly inForce: boolean;
+  readonly final?: boolean;
+  readonly reason?: string;
+}
+
 const POLL_MS = 20;
 /** One question to an agent waits this long before it is asked again. */
 const ASK_MS = 5000;
@@ -105,11 +112,11 @@ async function waitRunning(datastore: Datastore, pods: readonly Written[], deadl
 function waitInForce(agent: AgentAccess, kind: KindId, version: string, deadline: number): Promise<void> {
   return poll(deadline, async () => {
     const query = new URLSearchParams({ kind, resourceVersion: version, timeoutMs: String(ASK_MS) });
-    const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as {
-      inForce: boolean;
-      reason?: string;
-    };
-    return answer.inForce ? undefined : `${agent.node}: ${answer.reason}`;
+    const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as InForce;
+    if (answer.inForce) return undefined;
+    const reason = `${agent.node}: ${answer.reason}`;
+    if (answer.final === true) throw new WaitFailed("not-in-force", `not in force: ${reason}`);
+    return reason;
   });
 }
 
@@ -127,6 +134,7 @@ async function poll(deadline: number, ask: () => Promise<string | undefined>): P
     try {
       inTheWay = await ask();
     } catch (error) {
+      if (error instanceof WaitFailed) throw error;
       inTheWay = messageOf(error);
     }
     if (inTheWay === undefined) return;

@@ -12,12 +12,12 @@ export async function add(request: CniRequest, node: CniNode, hostInterface: str
   const reason = node.notReady();
   if (reason !== undefined) throw new CniError("try-again-later", "this node cannot set up pods yet", reason);
   const { workload, containerId, config } = request;
-  const first = otherAttachment(request, node, hostInterface);
+  const first = otherAttachment(request, node);
   if (first !== undefined) {
     throw new CniError(
       "invalid-environment",
       `CNI_IFNAME "${request.interfaceName}": container ${containerId} is attached already, to network ${first.network} as ${first.podInterface}`,
-      "a pod has one interface, and a container one in a network",
+      "a container has one interface of this plugin, since the gateway is the same on each",
     );
   }
   const pod = await podOf(request, node);

@@ -11,7 +11,7 @@ import type { InTurn } from "./turns.ts";
 export async function del(request: CniRequest, node: CniNode, usualName: string): Promise<void> {
   const endpoint = node.endpoints.find(request.containerId, request.interfaceName);
   // What follows a refused ADD of a second interface: all that there is belongs to the first.
-  if (endpoint === undefined && otherAttachment(request, node, usualName) !== undefined) return;
+  if (endpoint === undefined && otherAttachment(request, node) !== undefined) return;
   const hostInterface = endpoint?.hostInterface ?? usualName;
   const owner = node.endpoints.findByHostInterface(hostInterface);
   // Nobody's is what an ADD left that was never answered; but an agent that has just started does not know them all.
@@ -72,17 +72,9 @@ export async function detach(endpoint: Endpoint, node: CniNode): Promise<void> {
   await node.endpoints.remove(endpoint);
 }
 
-/**
- * What the container has under another interface name where the two could not be told apart: a pod's interface is named
- * after the pod, and addresses are held by network and container.
- */
-export function otherAttachment(request: CniRequest, node: CniNode, hostInterface: string): Endpoint | undefined {
+/** What the container has under another interface name: two would want the same routes, to the same gateway. */
+export function otherAttachment({ containerId, interfaceName }: CniRequest, node: CniNode): Endpoint | undefined {
   return node.endpoints
     .list()
-    .find(
-      (endpoint) =>
-        endpoint.containerId === request.containerId &&
-        endpoint.podInterface !== request.interfaceName &&
-        (endpoint.network === request.config.name || endpoint.hostInterface === hostInterface),
-    );
+    .find((endpoint) => endpoint.containerId === containerId && endpoint.podInterface !== interfaceName);
 }

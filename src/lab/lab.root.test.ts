@@ -196,6 +196,14 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     assert.equal((await caracal(LAB, ["get", "ippool", "more"])).code, 1);
   });
 
+  test("a policy is not said to be in force, since nothing enforces it", async () => {
+    const policy = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny"},"spec":{"podSelector":{}}}`;
+    const { code, errors } = await caracal(LAB, ["apply", "-f", "-", "--wait"], policy);
+    assert.equal(code, 1);
+    assert.match(errors, /not in force: node\d: NetworkPolicy is stored, but not enforced/);
+    assert.equal((await caracal(LAB, ["delete", "networkpolicy", "deny"])).code, 0);
+  });
+
   test("a pod on the node's network has the node's address", async () => {
     const host = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"host"},"spec":{"nodeName":"node2","hostNetwork":true,"containers":[{"name":"a","image":"b","ports":[{"containerPort":7000}]}]}}`;
     assert.equal((await caracal(LAB, ["apply", "-f", "-", "--wait"], host)).code, 0);
