@@ -1,5 +1,5 @@
 import type { Datastore } from "../datastore/datastore.ts";
-import { hostPrefix, prefixContains, type Prefix } from "../ip/prefix.ts";
+import { formatPrefix, hostPrefix, prefixContains, type Prefix } from "../ip/prefix.ts";
 import { createAllocator, type Allocator } from "../ipam/allocator.ts";
 import { hostOf } from "../ipam/block.ts";
 import { worldOf, type World } from "../ipam/world.ts";
@@ -11,7 +11,8 @@ import type { BlockChange, Cluster } from "./cluster.io.ts";
 /** The node's share of the address pools, kept in step with what people configure. */
 export interface Addressing {
   readonly allocator: Allocator;
-  observe(change: BlockChange): void;
+  /** Says whether it changes what this node announces: its blocks, or its addresses from others' blocks. */
+  observe(change: BlockChange): boolean;
   /** Pools, reservations, the configuration or this node's labels have changed. */
   worldChanged(): void;
   /** Blocks that this node holds. */
@@ -49,28 +50,37 @@ export function createAddressing(datastore: Datastore, node: string, cluster: ()
     random: Math.random,
   });
 
+  let announced = "";
+  const blocks = (): Prefix[] =>
+    allocator
+      .blocks()
+      .filter((block) => hostOf(block) === node)
+      .map(({ prefix }) => prefix);
+  const borrowed = (): Prefix[] => {
+    const own = blocks();
+    if (allocator.blocks().length === own.length) return [];
+    return allocator
+      .allocations()
+      .filter(({ address }) => !own.some((block) => prefixContains(block, address)))
+      .map(({ address }) => hostPrefix(address));
+  };
+
   return {
     allocator,
     observe(change) {
       if (change.type === "sync") allocator.sync(change.blocks.map(storedBlock));
       else if (change.type === "put") allocator.observe({ type: "put", block: storedBlock(change.block) });
       else allocator.observe({ type: "gone", prefix: storedBlock(change.block).value.prefix });
+      const now = [...blocks(), ...borrowed()].map(formatPrefix).toSorted().join(" ");
+      if (now === announced) return false;
+      announced = now;
+      return true;
     },
     worldChanged() {
       world = undefined;
     },
-    blocks: () =>
-      allocator
-        .blocks()
-        .filter((block) => hostOf(block) === node)
-        .map(({ prefix }) => prefix),
-    borrowed() {
-      const own = this.blocks();
-      return allocator
-        .allocations()
-        .filter(({ address }) => !own.some((block) => prefixContains(block, address)))
-        .map(({ address }) => hostPrefix(address));
-    },
+    blocks,
+    borrowed,
     tidy() {
       tidying ??= allocator
         .tidy()

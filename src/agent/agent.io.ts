@@ -5,13 +5,13 @@ import { macFromRandom, NODE_SYSCTLS } from "../dataplane/endpoint.ts";
 import { hostMtu, podMtu, type Encapsulation } from "../dataplane/mtu.ts";
 import { bestRoute, blackholeRoute, type RouteOwnership } from "../dataplane/routes.ts";
 import { createRouteTable } from "../dataplane/routeTable.io.ts";
+import { writeSysctls } from "../dataplane/podInterfaces.io.ts";
 import type { Datastore } from "../datastore/datastore.ts";
 import type { Address } from "../ip/address.ts";
 import { isHostPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
 import { TABLE_MAIN } from "../netlink/route.ts";
 import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
-import { writeSysctl } from "../netlink/sysctl.io.ts";
 import { felixFromEnvironment, felixSettings, type FelixSettings } from "../resources/config.ts";
 import type { IPPool } from "../resources/ippool.ts";
 import { nodeNetwork } from "../resources/nodeNetwork.ts";
@@ -31,6 +31,7 @@ import { openEndpointFiles } from "./register.io.ts";
 import { createRouting, routerIdOf } from "./routing.io.ts";
 import { ensurePools } from "./startup.io.ts";
 import { startStatusServer } from "./statusServer.io.ts";
+import { createWorkloadLinks } from "./workloadLinks.ts";
 
 export type Log = (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
 
@@ -74,28 +75,28 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
   const addressing = createAddressing(datastore, nodeName, () => cluster, log);
   const cluster = followCluster(datastore, nodeName, {
     onChange(kind) {
-      if (kind === "FelixConfiguration") felix = undefined;
+      if (kind === "FelixConfiguration") felix = mtu = undefined;
       if (kind === "IPPool" || kind === "Node" || kind === "IPReservation" || kind === "IPAMConfiguration") {
         addressing.worldChanged();
         addressing.tidy();
+        mtu = undefined;
       }
       if (kind !== "Pod") applySoon();
     },
     onBlocks(change) {
-      addressing.observe(change);
-      applySoon();
+      if (addressing.observe(change)) applySoon();
     },
   });
 
   // The kernel, as an earlier agent has left it: taken over before anything else is known.
   const rtnetlink = openRtnetlink();
-  for (const { key, value } of NODE_SYSCTLS) writeSysctl(key, value);
-  let workloadDevices: ReadonlySet<number> | undefined;
+  writeSysctls(NODE_SYSCTLS);
+  const interfacePrefixes = environment.settings.interfacePrefix ?? ["cali"];
+  const isWorkloadInterface = (name: string): boolean => interfacePrefixes.some((prefix) => name.startsWith(prefix));
+  const workloadLinks = createWorkloadLinks(isWorkloadInterface);
   const ownership = (): RouteOwnership => {
-    workloadDevices ??= new Set(
-      rtnetlink.links().flatMap(({ name, index }) => (endpoints.isWorkloadInterface(name) ? [index] : [])),
-    );
-    return { workloadDevices, removeExternalRoutes: settings().removeExternalRoutes, bgp: speaksBgp };
+    const { removeExternalRoutes, deviceRouteProtocol } = settings();
+    return { workloadDevices: workloadLinks.indexes, removeExternalRoutes, deviceRouteProtocol, bgp: speaksBgp };
   };
   const routeTable = createRouteTable({
     rtnetlink,
@@ -114,11 +115,11 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     ),
     routeTable,
     publisher,
-    interfacePrefixes: environment.settings.interfacePrefix ?? ["cali"],
+    interfacePrefix: interfacePrefixes[0] ?? "cali",
+    isWorkloadInterface,
     routeProtocol: () => settings().deviceRouteProtocol,
     log,
   });
-  endpoints.adopt();
   const routing = createRouting({ rtnetlink, routeTable, log });
 
   // From what is known to what the kernel and the peers should have.
@@ -173,12 +174,18 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
         log("warn", "this node's address could not be published", { reason: messageOf(error) }),
       );
   };
+  let mtu: number | undefined;
   const endKernelWatch = watchKernel({
     routeTable,
-    endpoints,
-    onLinks: () => (workloadDevices = undefined),
+    workloadLinks,
+    isWorkloadInterface,
+    isInUse: (hostInterface) => endpoints.isInUse(hostInterface),
     onAddresses: checkAddress,
-    onSurroundings: () => routing.kernelChanged(),
+    onSurroundings() {
+      workloadLinks.sync(rtnetlink.links());
+      mtu = undefined;
+      routing.kernelChanged();
+    },
     onFailure(failure) {
       // Without the kernel's word this agent would be blind: the next one starts afresh.
       log("warn", "the kernel's changes cannot be followed any more; the agent ends", { reason: failure.message });
@@ -187,18 +194,19 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     },
   });
 
-  let mtu: number | undefined;
+  workloadLinks.sync(rtnetlink.links());
+  endpoints.adopt();
   function currentPodMtu(): number {
+    if (mtu !== undefined) return mtu;
     const links = rtnetlink.links().map(({ name, mtu: size, operState }) => ({
       name,
       mtu: size,
       up: operState === "up" || operState === "unknown",
     }));
-    const next = podMtu(hostMtu(links, settings().mtuIfacePattern), encapsulations(cluster.items("IPPool")));
+    mtu = podMtu(hostMtu(links, settings().mtuIfacePattern), encapsulations(cluster.items("IPPool")));
     // For configurations that have runtimes or other plugins read it, as Calico's do.
-    if (next !== mtu) writeFileSync(`${libDirectory}/mtu`, `${next}\n`);
-    mtu = next;
-    return next;
+    writeFileSync(`${libDirectory}/mtu`, `${mtu}\n`);
+    return mtu;
   }
 
   /** Whether the kernel has a way to the address that is more than the default route. */

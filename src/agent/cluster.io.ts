@@ -34,7 +34,7 @@ export interface Cluster {
 }
 
 export interface ClusterHandlers {
-  /** After the first full state: something of this kind has changed. */
+  /** After the first full state: something of this kind (other than blocks) has changed. */
   readonly onChange: (kind: Followed | "Pod") => void;
   /** Every block, one by one, from the first list on: the allocator follows them all. */
   readonly onBlocks: (change: BlockChange) => void;
@@ -73,8 +73,7 @@ export function followCluster(datastore: Datastore, nodeName: string, handlers: 
               type: change.type === "deleted" ? "gone" : "put",
               block: change.object as Kinds["IPAMBlock"],
             });
-          }
-          if (synced) handlers.onChange(kind);
+          } else if (synced) handlers.onChange(kind);
         },
         onError: (error) => {
           trouble = `${kind}: ${messageOf(error)}`;

@@ -78,7 +78,8 @@ function serveOne(socket: Socket, plugin: CniPlugin, { onRequest, onError }: Cni
     socket.setTimeout(0);
     void plugin.answer(Buffer.concat(chunks)).then(({ ok, text }) => {
       onRequest(performance.now() - started, ok);
-      socket.end(`${ok ? "+" : "!"}${text}`);
+      // Not `end`, which closes in the next turn of the event loop: the shim waits for it, and the runtime for the shim.
+      socket.write(`${ok ? "+" : "!"}${text}`, () => socket.destroy());
     });
   });
 }

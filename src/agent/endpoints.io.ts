@@ -17,8 +17,8 @@ export interface Endpoints extends EndpointRegister {
   readonly interfaces: PodInterfaces;
   /** What the names of pods' interfaces begin with. */
   readonly interfacePrefix: string;
-  /** Whether the name is one that pods' interfaces have here. */
-  isWorkloadInterface(name: string): boolean;
+  /** Whether there are to be routes through the interface. */
+  isInUse(hostInterface: string): boolean;
   /** Takes back into care what an earlier agent left: the routes of every endpoint whose interface is there. */
   adopt(): void;
   /**
@@ -35,13 +35,14 @@ export interface EndpointsOptions {
   readonly files: EndpointFiles;
   readonly routeTable: RouteTable;
   readonly publisher: Publisher;
-  readonly interfacePrefixes: readonly string[];
+  readonly interfacePrefix: string;
+  readonly isWorkloadInterface: (name: string) => boolean;
   readonly routeProtocol: () => number;
   readonly log: (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
 }
 
 export function createEndpoints(options: EndpointsOptions): Endpoints {
-  const { rtnetlink, files, routeTable, publisher, interfacePrefixes, routeProtocol, log } = options;
+  const { rtnetlink, files, routeTable, publisher, interfacePrefix, isWorkloadInterface, routeProtocol, log } = options;
   const sourceOf = (hostInterface: string): string => `endpoint ${hostInterface}`;
   const interfaces = createPodInterfaces({
     rtnetlink,
@@ -49,7 +50,6 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     onRoutes: (hostInterface, routes) => routeTable.want(sourceOf(hostInterface), "agent", routes),
     onError: (error) => log("warn", "an interface could not be removed", { reason: messageOf(error) }),
   });
-  const isWorkloadInterface = (name: string): boolean => interfacePrefixes.some((prefix) => name.startsWith(prefix));
 
   function wantRoutes({ hostInterface, addresses }: Endpoint, device: number): void {
     const routes = addresses.map((address) => workloadRoute(address, device, routeProtocol()));
@@ -87,11 +87,10 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     };
   }
 
-  const interfacePrefix = interfacePrefixes[0] ?? "cali";
   return {
     interfaces,
     interfacePrefix,
-    isWorkloadInterface,
+    isInUse: (hostInterface) => routeTable.has(sourceOf(hostInterface)),
     find: files.find,
     findByHostInterface: files.findByHostInterface,
     list: files.list,

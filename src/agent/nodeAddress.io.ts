@@ -1,8 +1,9 @@
 import { detectAddress, type DetectInput, type DetectLink } from "../dataplane/autodetect.ts";
-import { resolveNextHop } from "../dataplane/routes.ts";
+import { sourceTowards } from "../dataplane/routes.ts";
 import type { Datastore } from "../datastore/datastore.ts";
 import { parseAddress, sameAddress, type Address, type Family } from "../ip/address.ts";
 import { formatPrefix, hostPrefix, type InterfaceAddress } from "../ip/prefix.ts";
+import { TABLE_MAIN } from "../netlink/route.ts";
 import type { Rtnetlink } from "../netlink/rtnetlink.io.ts";
 import type { Node } from "../resources/node.ts";
 import { nodeNetworkPatch } from "../resources/nodeNetwork.ts";
@@ -16,7 +17,7 @@ interface NodeAddress {
 }
 
 /** Carries out an `IP` or `IP6` setting. Undefined where the family is not used. Throws `AutodetectError`. */
-function findNodeAddress(
+export function findNodeAddress(
   choice: AddressChoice,
   family: Family,
   rtnetlink: Rtnetlink,
@@ -34,7 +35,8 @@ function findNodeAddress(
   const input: DetectInput = {
     family,
     links,
-    sourceTowards: (destination) => sourceTowards(rtnetlink, destination),
+    sourceTowards: (destination) =>
+      sourceTowards(destination, rtnetlink.routes({ family, table: TABLE_MAIN }), rtnetlink.addresses()),
     internalAddresses: (node.status?.addresses ?? [])
       .filter(({ type }) => type === "InternalIP")
       .map(({ address }) => parseAddress(address)),
@@ -50,16 +52,6 @@ function detectLinks(rtnetlink: Rtnetlink): DetectLink[] {
     up,
     addresses: addresses.filter(({ device }) => device === index).map(({ address }) => address),
   }));
-}
-
-/** The address that the kernel would send from: the route's own source, or the first of the link that it leads to. */
-function sourceTowards(rtnetlink: Rtnetlink, destination: Address): Address | undefined {
-  const hop = resolveNextHop(destination, rtnetlink.routes({ family: destination.family }));
-  if (hop === undefined) return undefined;
-  return rtnetlink
-    .addresses()
-    .find(({ device, address }) => device === hop.device && address.address.family === destination.family)?.address
-    .address;
 }
 
 /** Finds this node's addresses and keeps them written on its Node. */

@@ -40,6 +40,7 @@ export function createPublisher(datastore: Pick<Datastore, "patch">, onError: (m
 
   async function work(key: string): Promise<void> {
     let retryMs = RETRY_MS.first;
+    await new Promise(setImmediate); // the runtime, which waits for the pod, has its answer first
     for (let next = wishes.get(key); next !== undefined && !abort.signal.aborted; next = wishes.get(key)) {
       try {
         await write(next.endpoint, { metadata: { annotations: next.annotations } });

@@ -106,11 +106,9 @@ async function podOf({ workload }: CniRequest, node: CniNode): Promise<PodFacts 
   if (workload.orchestrator === "cni") return undefined;
   const { namespace, pod, uid } = workload;
   const facts = await node.podFacts(namespace, pod, uid);
-  // The API server's mirror of a static pod has a uid of its own.
-  const isMirror = facts !== undefined && "kubernetes.io/config.mirror" in facts.annotations;
-  if (facts !== undefined && (uid === undefined || facts.uid === uid || isMirror)) return facts;
-  const what = facts === undefined ? "" : ` with the uid ${uid}`;
-  throw new CniError("try-again-later", `pod ${namespace}/${pod}${what} is not in the datastore`);
+  if (facts !== undefined) return facts;
+  const which = uid === undefined ? "" : ` of uid ${uid}`;
+  throw new CniError("try-again-later", `pod ${namespace}/${pod}${which} is not in the datastore`);
 }
 
 /** The annotation `cni.projectcalico.org/hwAddr`: a MAC that the pod's owner chose. */

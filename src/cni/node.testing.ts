@@ -103,9 +103,11 @@ export function memoryNode(families: readonly (4 | 6)[] = [4], hook: Hook = () =
     podMtu: () => 1450,
     randomMac: () => `02:00:00:00:00:${String((macs += 1)).padStart(2, "0")}`,
     podFacts: (namespace, pod, uid) =>
-      step("podFacts", () =>
-        node.pods === undefined ? podFacts({ uid: uid ?? "some" }) : node.pods.get(`${namespace}/${pod}`),
-      ),
+      step("podFacts", () => {
+        if (node.pods === undefined) return podFacts({ uid: uid ?? "some" });
+        const facts = node.pods.get(`${namespace}/${pod}`);
+        return uid === undefined || facts?.uid === uid ? facts : undefined;
+      }),
     addresses: {
       assign: (request) =>
         step("assign", () => {

@@ -122,20 +122,14 @@ endpoint abc123:eth0 default/web ${WEB} 1 families
     refused(await call("ADD"), 11, /cannot set up pods yet: it waits for the datastore/);
     node.reason = undefined;
     node.pods = new Map();
-    refused(await call("ADD"), 11, /pod default\/web is not in the datastore/);
+    refused(await call("ADD"), 11, /pod default\/web of uid uid-1 is not in the datastore/);
     assert.equal(node.print(), "");
   });
 
   test("of a pod that was made again under its name is not answered with the new one's network", async () => {
     const { node, call } = start();
     node.pods = new Map([["default/web", podFacts({ uid: "uid-2" })]]);
-    refused(await call("ADD"), 11, /pod default\/web with the uid uid-1 is not in the datastore/);
-    // The kubelet's uid of a static pod is not that of its mirror.
-    node.pods = new Map([
-      ["default/web", podFacts({ uid: "uid-2", annotations: { "kubernetes.io/config.mirror": "x" } })],
-    ]);
-    result(await call("ADD"));
-    node.pods = new Map([["default/web", podFacts({ uid: "uid-2" })]]);
+    refused(await call("ADD"), 11, /pod default\/web of uid uid-1 is not in the datastore/);
     result(await call("ADD", { CNI_ARGS: "K8S_POD_NAMESPACE=default;K8S_POD_NAME=web" }));
   });
 

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync, writeSync } from "node:fs";
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { messageOf } from "../lib/errors.ts";
 
@@ -17,18 +17,19 @@ export async function runShim(environment: Environment): Promise<number> {
   const command = environment["CNI_COMMAND"] ?? "";
   const runDirectory = environment["CARACAL_RUN_DIR"] || "/var/run/calico";
   const variables = Object.entries(environment).filter(([name]) => name.startsWith("CNI_"));
-  let config: Buffer;
+  const parts: Buffer[] = [...variables.map(([name, value]) => Buffer.from(`${name}=${value}\0`)), Buffer.of(0)];
+  let length = Buffer.concat(parts).length;
   try {
-    config = readFileSync(0);
+    // Not readFileSync: a pipe that another Node has made does not wait for its writer.
+    for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+      parts.push(chunk);
+      length += chunk.length;
+      if (length >= REQUEST_LIMIT) return await fail(command, "the network configuration is larger than 1 MiB", "");
+    }
   } catch (error) {
     return fail(command, "cannot read the network configuration", messageOf(error));
   }
-  const request = Buffer.concat([
-    ...variables.map(([name, value]) => Buffer.from(`${name}=${value}\0`)),
-    Buffer.of(0),
-    config,
-  ]);
-  if (request.length >= REQUEST_LIMIT) return fail(command, "the network configuration is larger than 1 MiB", "");
+  const request = Buffer.concat(parts);
   let answer: Buffer;
   try {
     answer = await ask(`${runDirectory}/cni.sock`, request, command === "DEL" ? DEL_MS : ADD_MS);
@@ -36,14 +37,22 @@ export async function runShim(environment: Environment): Promise<number> {
     if (command === "DEL" && spool(runDirectory, environment, request)) return 0;
     return fail(command, "the Caracal agent on this node does not answer", messageOf(error));
   }
-  writeSync(1, answer.subarray(1));
-  return answer[0] === "+".charCodeAt(0) ? 0 : 1;
+  const isPrinted = await print(answer.subarray(1));
+  return isPrinted && answer[0] === "+".charCodeAt(0) ? 0 : 1;
 }
 
-function fail(command: string, msg: string, details: string): 1 {
+async function fail(command: string, msg: string, details: string): Promise<1> {
   const code = command === "STATUS" ? 50 : 11;
-  writeSync(1, `${JSON.stringify({ cniVersion: "1.0.0", code, msg, details })}\n`);
+  await print(Buffer.from(`${JSON.stringify({ cniVersion: "1.0.0", code, msg, details })}\n`));
   return 1;
+}
+
+/** Says whether it could be written, all of it. */
+function print(bytes: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    process.stdout.once("error", () => resolve(false));
+    process.stdout.write(bytes, (error) => resolve(error === undefined || error === null));
+  });
 }
 
 function ask(path: string, request: Buffer, timeoutMs: number): Promise<Buffer> {

@@ -5,7 +5,7 @@ import { inNamespace } from "../netlink/namespace.io.ts";
 import type { Link } from "../netlink/link.ts";
 import type { Route } from "../netlink/route.ts";
 import { openRtnetlink, type Rtnetlink } from "../netlink/rtnetlink.io.ts";
-import { readSysctl, writeSysctl } from "../netlink/sysctl.io.ts";
+import { readSysctl, setSysctl } from "../netlink/sysctl.io.ts";
 import {
   familiesOf,
   HOST_MAC,
@@ -47,6 +47,8 @@ export function createPodInterfaces({
 }: PodInterfacesOptions): PodInterfaces {
   /** Pairs on their way out, by the name of the node's end: its successor has to wait for them. */
   const leaving = new Map<string, Promise<void>>();
+  /** Of pairs that are made and not yet configured: the index of each end. */
+  const made = new Map<string, Ends>();
   const rpFilter = readSysctl("ipv4/conf/default/rp_filter");
 
   /**
@@ -71,14 +73,20 @@ export function createPodInterfaces({
 
   return {
     async createLink({ hostInterface, podInterface, mac, mtu, netns }) {
-      const make = () =>
-        rtnetlink.addLink({
+      const make = (): void => {
+        const { index, parent } = rtnetlink.addLink({
           kind: "veth",
           name: hostInterface,
           address: HOST_MAC,
           mtu,
-          peer: { name: podInterface, address: mac, mtu, namespace: netns },
+          queues: 1,
+          peer: { name: podInterface, address: mac, mtu, queues: 1, namespace: netns },
         });
+        if (parent !== undefined) made.set(hostInterface, { host: index, pod: parent });
+      };
+      // The kernel keeps this thread for a millisecond: what was begun before (the pod's address, on its way to the
+      // datastore) is sent first, and is done meanwhile.
+      await new Promise(setImmediate);
       const inTheWay = leaving.get(hostInterface);
       if (inTheWay !== undefined) await inTheWay;
       try {
@@ -93,19 +101,21 @@ export function createPodInterfaces({
 
     configure(endpoint, settings) {
       const { hostInterface, podInterface, addresses, netns } = endpoint;
-      const families = familiesOf(addresses);
-      const link = rtnetlink.link(hostInterface);
-      if (link === undefined) throw new Failure("ENODEV", `Cannot set up ${hostInterface}: the interface is not there`);
-      writeSysctls(hostSysctls(hostInterface, families, rpFilter));
-      rtnetlink.setLink(link.index, { up: true });
-      configurePod(netns, podInterface, addresses, settings);
-      const routes = addresses.map((address) => workloadRoute(address, link.index, routeProtocol()));
+      const ends = made.get(hostInterface);
+      made.delete(hostInterface);
+      if (ends === undefined) throw new Failure("ENODEV", `Cannot set up ${hostInterface}: the interface is not there`);
+      configurePod(netns, podInterface, ends.pod, addresses, settings);
+      writeSysctls(hostSysctls(hostInterface, familiesOf(addresses), rpFilter));
+      // Last: with both ends up the pair has a carrier, and the kernel is busy telling everyone.
+      rtnetlink.setLink(ends.host, { up: true });
+      const routes = addresses.map((address) => workloadRoute(address, ends.host, routeProtocol()));
       for (const route of routes) addHostRoute(rtnetlink, route);
       onRoutes(hostInterface, routes);
     },
 
     // oxlint-disable-next-line require-await -- what the kernel refuses must reject, not throw
     async removeLink(hostInterface) {
+      made.delete(hostInterface);
       onRoutes(hostInterface, []);
       startRemoval(hostInterface);
     },
@@ -137,31 +147,41 @@ export function createPodInterfaces({
   };
 }
 
+/** Indexes of a pair's ends, each in its own namespace. */
+interface Ends {
+  readonly host: number;
+  readonly pod: number;
+}
+
 /** Writes settings of the calling thread's namespace. */
 export function writeSysctls(rows: readonly Sysctl[]): void {
   for (const { key, value, optional } of rows) {
     try {
-      writeSysctl(key, value);
+      setSysctl(key, value);
     } catch (error) {
       if (optional !== true || codeOf(error) !== "ENOENT") throw error;
     }
   }
 }
 
-function configurePod(netns: string, podInterface: string, addresses: readonly Address[], settings: PodSettings): void {
-  const families = familiesOf(addresses);
-  inNamespace(netns, () => writeSysctls(podSysctls(podInterface, families, settings.allowIpForwarding)));
-  const pod = openRtnetlink(netns);
+function configurePod(
+  netns: string,
+  podInterface: string,
+  device: number,
+  addresses: readonly Address[],
+  settings: PodSettings,
+): void {
+  const pod = inNamespace(netns, () => {
+    writeSysctls(podSysctls(podInterface, familiesOf(addresses), settings.allowIpForwarding));
+    return openRtnetlink();
+  });
   try {
-    const link = pod.link(podInterface);
-    if (link === undefined)
-      throw new Failure("ENODEV", `Cannot set up ${podInterface} in ${netns}: the interface is not there`);
-    pod.setLink(link.index, { up: true });
+    pod.setLink(device, { up: true });
     for (const address of addresses) {
-      pod.addAddress({ device: link.index, address: hostPrefix(address), noDuplicateDetection: address.family === 6 });
+      pod.addAddress({ device, address: hostPrefix(address), noDuplicateDetection: address.family === 6 });
     }
     const refused = pod
-      .applyRoutes(podRoutes(addresses, settings, link.index).map((route) => ({ kind: "add", route })))
+      .applyRoutes(podRoutes(addresses, settings, device).map((route) => ({ kind: "add", route })))
       .find((failure) => failure !== undefined);
     if (refused !== undefined) throw refused;
   } finally {

@@ -9,6 +9,8 @@ import { ownerOf, routeKey, sameRoute, type RouteOwner, type RouteOwnership } fr
 export interface RouteTable {
   /** Replaces what one source wants: an endpoint's routes, the local blocks, everything learned in BGP. */
   want(source: string, owner: RouteOwner, routes: readonly Route[]): void;
+  /** Whether the source wants any route. */
+  has(source: string): boolean;
   /** From now on what this owner has in the kernel and nobody wants goes: its first sync is over. */
   allowPrune(owner: RouteOwner): void;
   /** Looks again soon: something else may have changed the kernel's routes. */
@@ -131,6 +133,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
       if (routes.length === 0) sources.delete(source);
       else sources.set(source, { owner, routes: new Map(routes.map((route) => [routeKey(route), route])) });
     },
+    has: (source) => sources.has(source),
     allowPrune(owner) {
       prunable.add(owner);
       schedule(SETTLE_MS);

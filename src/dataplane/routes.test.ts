@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { crowdedAddress, crowdedPrefix } from "../ip/address.testing.ts";
-import { parseAddress } from "../ip/address.ts";
-import { formatPrefix, parsePrefix } from "../ip/prefix.ts";
+import { formatAddress, parseAddress } from "../ip/address.ts";
+import { formatPrefix, parseInterfaceAddress, parsePrefix } from "../ip/prefix.ts";
 import { naivePrefixTable } from "../ip/trie.naive.ts";
 import { plan } from "../lib/reconcile.ts";
 import { describeRoute, PROTOCOL_BOOT, PROTOCOL_KERNEL, TABLE_MAIN, type Route } from "../netlink/route.ts";
@@ -17,6 +17,7 @@ import {
   resolveNextHop,
   routeKey,
   sameRoute,
+  sourceTowards,
   workloadRoute,
   type RouteOwner,
   type RouteOwnership,
@@ -257,4 +258,51 @@ describe("a next hop is resolved", () => {
       assert.equal(text.replace("0.0.0.0/0 via ", ""), hop);
     });
   }
+});
+
+describe("this machine's packets leave with", () => {
+  const own = (device: number, text: string, scope = 0) => ({ device, address: parseInterfaceAddress(text), scope });
+  const addresses = [
+    own(ETH0, "192.0.2.7/26"),
+    own(ETH0, "198.51.100.7/24"),
+    own(ETH0, "fe80::7/64", 253),
+    own(ETH0, "2001:db8:1::7/64"),
+    own(ETH0, "2001:db8:2::7/64"),
+    own(3, "203.0.113.7/24"),
+  ];
+  const by = (gateway: string, device = ETH0): Partial<Route> => ({ nextHops: [{ gateway: a(gateway), device }] });
+  const routes = [
+    route("192.0.2.0/26", { protocol: PROTOCOL_KERNEL, source: a("192.0.2.7") }),
+    route("0.0.0.0/0", by("198.51.100.1")),
+    route("10.1.0.0/16", by("192.0.2.1")),
+    route("10.2.0.0/16", { ...by("192.0.2.1"), source: a("203.0.113.7") }),
+    route("10.3.0.0/16", by("172.16.0.1", 3)),
+    route("10.4.0.0/16", { type: "unreachable", nextHops: [] }),
+    route("10.5.0.0/16", { nextHops: [{ device: 9 }] }),
+    route("198.51.100.0/24"),
+    route("::/0", by("fe80::1")),
+    route("2001:db8:2::/64"),
+  ];
+  const rows: { destination: string; source: string | undefined; why: string }[] = [
+    { destination: "192.0.2.9", source: "192.0.2.7", why: "the route says so" },
+    { destination: "198.51.100.9", source: "198.51.100.7", why: "it is in the destination's network" },
+    { destination: "9.9.9.9", source: "198.51.100.7", why: "it is in the gateway's network" },
+    { destination: "10.1.0.1", source: "192.0.2.7", why: "it is in the gateway's network" },
+    { destination: "10.2.0.1", source: "203.0.113.7", why: "the route says so" },
+    { destination: "10.3.0.1", source: "203.0.113.7", why: "it is the link's first" },
+    { destination: "10.4.0.1", source: undefined, why: "there is no way" },
+    { destination: "10.5.0.1", source: undefined, why: "the link has none" },
+    { destination: "2001:db8:9::9", source: "2001:db8:1::7", why: "it is the first that is valid beyond the link" },
+    { destination: "2001:db8:2::9", source: "2001:db8:2::7", why: "it is in the destination's network" },
+  ];
+  for (const { destination, source, why } of rows) {
+    test(`${source ?? "nothing"} to ${destination}, since ${why}`, () => {
+      const found = sourceTowards(a(destination), routes, addresses);
+      assert.equal(found && formatAddress(found), source);
+    });
+  }
+
+  test("nothing where there is no route at all", () => {
+    assert.equal(sourceTowards(a("9.9.9.9"), [], addresses), undefined);
+  });
 });

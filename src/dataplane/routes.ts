@@ -1,5 +1,6 @@
 import type { Address } from "../ip/address.ts";
-import { comparePrefixes, formatPrefix, hostPrefix, prefixContains, type Prefix } from "../ip/prefix.ts";
+import { comparePrefixes, formatPrefix, hostPrefix, prefixContains, type Prefix, networkOf } from "../ip/prefix.ts";
+import type { LinkAddress } from "../netlink/addr.ts";
 import {
   PROTOCOL_BOOT,
   PROTOCOL_KERNEL,
@@ -128,4 +129,25 @@ export function bestRoute(address: Address, routes: readonly Route[]): Route | u
     if (isBetter) best = route;
   }
   return best;
+}
+
+/**
+ * The address that this machine's own packets to the destination leave with: the route's own, or as the kernel chooses
+ * (inet_select_addr), of the link that it leads to, one in the next hop's network before others.
+ */
+export function sourceTowards(
+  destination: Address,
+  routes: readonly Route[],
+  addresses: readonly LinkAddress[],
+): Address | undefined {
+  const best = bestRoute(destination, routes);
+  const hop = best?.nextHops[0];
+  if (best?.type !== "unicast" || hop === undefined) return undefined;
+  if (best.source !== undefined) return best.source;
+  const own = addresses.flatMap(({ device, address, scope }) =>
+    device === hop.device && address.address.family === destination.family && scope === SCOPE_GLOBAL ? [address] : [],
+  );
+  const near = hop.gateway ?? destination;
+  const nearest = own.find(({ address, length }) => prefixContains(networkOf(address, length), near)) ?? own[0];
+  return nearest?.address;
 }

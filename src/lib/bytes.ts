@@ -16,7 +16,6 @@ export class ByteReader {
   readonly bytes: Uint8Array;
   readonly end: number;
   offset: number;
-  readonly #view: DataView;
 
   constructor(bytes: Uint8Array, start = 0, end = bytes.length) {
     if (start < 0 || end > bytes.length || start > end) {
@@ -25,7 +24,6 @@ export class ByteReader {
     this.bytes = bytes;
     this.offset = start;
     this.end = end;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   get remaining(): number {
@@ -42,29 +40,38 @@ export class ByteReader {
     return start;
   }
 
+  // Plain reads of the array: a DataView for each of the many short readers of a message costs more than what it reads.
   u8(field: string): number {
-    return this.#view.getUint8(this.#take(1, field));
+    return this.bytes[this.#take(1, field)]!;
   }
   u16(field: string): number {
-    return this.#view.getUint16(this.#take(2, field));
+    const at = this.#take(2, field);
+    return (this.bytes[at]! << 8) | this.bytes[at + 1]!;
   }
   u32(field: string): number {
-    return this.#view.getUint32(this.#take(4, field));
+    const at = this.#take(4, field);
+    const { bytes } = this;
+    return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
   }
   u64(field: string): bigint {
-    return this.#view.getBigUint64(this.#take(8, field));
+    const high = this.u32(field);
+    return (BigInt(high) << 32n) | BigInt(this.u32(field));
   }
   u16le(field: string): number {
-    return this.#view.getUint16(this.#take(2, field), true);
+    const at = this.#take(2, field);
+    return this.bytes[at]! | (this.bytes[at + 1]! << 8);
   }
   u32le(field: string): number {
-    return this.#view.getUint32(this.#take(4, field), true);
+    return this.i32le(field) >>> 0;
   }
   i32le(field: string): number {
-    return this.#view.getInt32(this.#take(4, field), true);
+    const at = this.#take(4, field);
+    const { bytes } = this;
+    return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
   }
   u64le(field: string): bigint {
-    return this.#view.getBigUint64(this.#take(8, field), true);
+    const low = this.u32le(field);
+    return (BigInt(this.u32le(field)) << 32n) | BigInt(low);
   }
   /** A view of the next bytes; copy it to keep it beyond the life of the buffer. */
   take(length: number, field: string): Uint8Array {
