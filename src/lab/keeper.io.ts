@@ -17,7 +17,7 @@ import { labFiles, memberNamespace, nodeFiles } from "./files.ts";
 import { createKubelet } from "./kubelet.io.ts";
 import { ROUTER } from "./network.io.ts";
 import { chooseNode } from "./pods.ts";
-import { endProcesses, startProcess } from "./process.io.ts";
+import { endProcesses, SMALL_HEAP, startProcess } from "./process.io.ts";
 import type { CniRuntime, ConfigList } from "./runtime.io.ts";
 import { readLab } from "./state.io.ts";
 
@@ -30,8 +30,6 @@ import { readLab } from "./state.io.ts";
 const AS_NUMBER = 64512;
 /** A process that has ended comes back after this; one that keeps ending, after longer and longer. */
 const RESTART_MS = { first: 200, longest: 5000, healthy: 10_000 };
-/** As the launcher starts agents: see there. */
-const SMALL_HEAP = ["--max-semi-space-size=1", "--optimize-for-size"];
 const timers: Timers = {
   now: () => performance.now(),
   setTimeout,

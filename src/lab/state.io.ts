@@ -46,5 +46,6 @@ export function listLabs(): string[] {
 }
 
 export function forgetLab(name: string): void {
-  rmSync(labFiles(name).directory, { recursive: true, force: true });
+  // A process that is just ending may still write its last file.
+  rmSync(labFiles(name).directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
 }

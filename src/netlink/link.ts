@@ -60,6 +60,8 @@ export interface NewDevice {
   readonly address?: string;
   readonly mtu?: number;
   readonly txQueueLength?: number;
+  /** Queues in each direction. Where absent a veth has one per processor, which it takes the kernel long to make. */
+  readonly queues?: number;
   readonly up?: boolean;
   /** Path of the namespace that it is born in; the socket's own where absent. */
   readonly namespace?: string;
@@ -97,6 +99,8 @@ const LINK = attributeTable({
   address: row(1, linkAddress),
   mtu: row(4, u32),
   txQueueLength: row(13, u32),
+  txQueues: row(31, u32),
+  rxQueues: row(32, u32),
   master: row(10, u32),
   alias: row(20, text),
   group: row(27, u32),
@@ -199,12 +203,14 @@ export function deleteLinkGroup(group: number): Request {
 }
 
 function birth(device: NewDevice, descriptorOf: NamespaceDescriptor): ValuesOf<typeof LINK> {
-  const { name, address: mac, mtu, txQueueLength, namespace } = device;
+  const { name, address: mac, mtu, txQueueLength, queues, namespace } = device;
   return {
     name,
     address: mac,
     mtu,
     txQueueLength,
+    txQueues: queues,
+    rxQueues: queues,
     namespace: namespace === undefined ? undefined : descriptorOf(namespace),
   };
 }

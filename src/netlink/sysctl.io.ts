@@ -19,9 +19,14 @@ export function readSysctl(key: string): string {
 export function writeSysctl(key: string, value: string | number): boolean {
   // The kernel separates the numbers of a list with tabs.
   if (readSysctl(key).replaceAll("\t", " ") === String(value)) return false;
+  setSysctl(key, value);
+  return true;
+}
+
+/** Writes the value without a look at what is there. */
+export function setSysctl(key: string, value: string | number): void {
   try {
     writeFileSync(`/proc/sys/net/${key}`, String(value));
-    return true;
   } catch (error) {
     throw new Failure(
       codeOf(error) ?? "EIO",

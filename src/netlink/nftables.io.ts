@@ -1,0 +1,186 @@
+import { closeSync } from "node:fs";
+import { codeOf, Failure, messageOf } from "../lib/errors.ts";
+import { AF_NETLINK, bind, setSocketOption, SO_RCVBUFFORCE, SOCK_RAW, SOL_SOCKET } from "./ffi.io.ts";
+import { decodeMessages } from "./framing.ts";
+import { socketIn } from "./namespace.io.ts";
+import { GROUP_NFTABLES, NETLINK_NETFILTER } from "./nfnetlink.ts";
+import { decodeElements, type Element, elementsOf, listElements } from "./nftElement.ts";
+import { decodeObject, listObjects, type NftObject } from "./nftObject.ts";
+import { decodeRule, listRules, type NftRule } from "./nftRule.ts";
+import { decodeSet, listSets, type NftSet } from "./nftSet.ts";
+import {
+  type Chain,
+  decodeChain,
+  decodeTable,
+  listChains,
+  listTables,
+  type Listed,
+  type Table,
+  type TableName,
+} from "./nftTable.ts";
+import {
+  decodeGeneration,
+  decodeNftNotification,
+  type Generation,
+  getGeneration,
+  type NftChange,
+  type NftNotification,
+} from "./nftables.ts";
+import { openNetlink } from "./socket.io.ts";
+import { type Applied, type ApplyOptions, openTransactions, portOf } from "./transaction.io.ts";
+import { watchSocket } from "./watch.io.ts";
+
+/** nf_tables of one network namespace, listed, changed and watched. Lists and changes are synchronous. */
+export interface Nftables {
+  /**
+   * All of the changes, or none: the kernel takes them as one. Throws `RefusedTransaction`, which names every change
+   * that was refused and why; and `Failure` ERESTART where a generation was given and is past.
+   */
+  apply(changes: readonly NftChange[], options?: ApplyOptions): Applied;
+  /** The table with all that is in it, as it was at one moment; undefined where there is none. */
+  list(table: TableName): TableContents | undefined;
+  /** All tables of the namespace, whoever made them. */
+  tables(): (Table & Listed)[];
+  /**
+   * Lists the table and applies what `plan` makes of that, unless somebody else has changed anything in between: then
+   * all of it again. Returns what was applied.
+   */
+  update(table: TableName, plan: (contents: TableContents | undefined) => readonly NftChange[]): readonly NftChange[];
+  /** Tells of every transaction that is not of this object, from now on. Returns what ends it. */
+  watch(listener: NftListener): () => void;
+  close(): void;
+}
+
+export interface TableContents {
+  readonly table: Table & Listed;
+  /** Of the whole ruleset, when this was listed. */
+  readonly generation: number;
+  readonly chains: readonly (Chain & Listed)[];
+  /** By the name of their chain, in their order. A chain without rules is not there. */
+  readonly rules: ReadonlyMap<string, readonly (NftRule & Listed)[]>;
+  readonly sets: readonly (NftSet & Listed)[];
+  /** By the name of their set. */
+  readonly elements: ReadonlyMap<string, readonly Element[]>;
+  readonly objects: readonly (NftObject & Listed)[];
+}
+
+export interface NftListener {
+  /** Somebody else's transaction. */
+  changed(changes: readonly NftNotification[], generation: Generation): void;
+  /** Something was missed: whoever keeps a copy must list anew. */
+  overrun(reason: string): void;
+  /** The watch is dead. */
+  failed(failure: Failure): void;
+}
+
+const MAX_ATTEMPTS = 20;
+/** Bytes that the kernel keeps for a watch while this thread is busy. */
+const WATCH_BUFFER = 32 << 20;
+
+/** `namespace` is the path of a network namespace; without it the calling thread's. */
+export function openNftables(namespace?: string): Nftables {
+  const socket = openNetlink(NETLINK_NETFILTER, namespace);
+  const transactions = openTransactions(namespace);
+
+  function generation(): number {
+    return socket.request(getGeneration(), () => "read the generation of nf_tables", decodeGeneration)[0]?.number ?? 0;
+  }
+
+  function tables(): (Table & Listed)[] {
+    return socket.dump(listTables(), () => "list tables of nf_tables", decodeTable);
+  }
+
+  function list(name: TableName): TableContents | undefined {
+    const what = `table ${name.family} ${name.name}`;
+    for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt += 1) {
+      const before = generation();
+      try {
+        const contents = listOnce(name, before);
+        if (generation() === before) return contents;
+      } catch (error) {
+        // It was deleted while it was listed.
+        if (codeOf(error) !== "ENOENT" || generation() === before) throw error;
+      }
+    }
+    throw new Failure("EINTR", `Cannot list ${what}: nf_tables changed each of the ${MAX_ATTEMPTS} times`);
+  }
+
+  function listOnce(name: TableName, at: number): TableContents | undefined {
+    const what = (kind: string) => () => `list ${kind} of table ${name.family} ${name.name}`;
+    const table = tables().find((one) => one.family === name.family && one.name === name.name);
+    if (table === undefined) return undefined;
+    const own = (item: { readonly table: TableName }): boolean => item.table.name === name.name;
+    const chains = socket.dump(listChains(name.family), what("chains"), decodeChain).filter(own);
+    const rules = socket.dump(listRules(name), what("rules"), decodeRule).filter(own);
+    const sets = socket.dump(listSets(name), what("sets"), decodeSet).filter(own);
+    const elements = sets.map((set): [string, Element[]] => {
+      const messages = socket.dump(listElements(set), what(`elements of set ${set.name}`), decodeElements);
+      return [set.name, elementsOf(set, messages)];
+    });
+    const objects = socket.dump(listObjects(name), what("objects"), decodeObject).filter(own);
+    const byChain = Map.groupBy(rules, ({ chain }) => chain);
+    return { table, generation: at, chains, rules: byChain, sets, elements: new Map(elements), objects };
+  }
+
+  return {
+    apply: (changes, options) => transactions.apply(changes, options),
+    list,
+    tables,
+    update(table, plan) {
+      for (let attempt = 1; ; attempt += 1) {
+        const before = generation();
+        const contents = list(table);
+        const changes = plan(contents);
+        try {
+          transactions.apply(changes, { generation: contents?.generation ?? before });
+          return changes;
+        } catch (error) {
+          if (codeOf(error) !== "ERESTART" || attempt >= MAX_ATTEMPTS) throw error;
+        }
+      }
+    },
+    watch: (listener) => watch(namespace, () => transactions.port(), listener),
+    close() {
+      socket.close();
+      transactions.close();
+    },
+  };
+}
+
+function watch(namespace: string | undefined, ownPort: () => number | undefined, listener: NftListener): () => void {
+  const fd = socketIn(namespace, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+  try {
+    setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, WATCH_BUFFER);
+    // struct sockaddr_nl: family, padding, our port (the kernel chooses), groups as a bit each
+    bind(fd, new Uint8Array(Uint32Array.of(AF_NETLINK, 0, 1 << (GROUP_NFTABLES - 1)).buffer));
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  let changes: NftNotification[] = [];
+  return watchSocket(fd, {
+    data(bytes) {
+      try {
+        for (const message of decodeMessages(bytes)) {
+          if (portOf(message) === ownPort()) continue;
+          const notification = decodeNftNotification(message);
+          if (notification === undefined) continue;
+          if (notification.kind !== "generation") changes.push(notification);
+          else {
+            const all = changes;
+            changes = [];
+            listener.changed(all, notification.generation);
+          }
+        }
+      } catch (error) {
+        changes = [];
+        listener.overrun(`the kernel sent what could not be read: ${messageOf(error)}`);
+      }
+    },
+    overrun() {
+      changes = [];
+      listener.overrun("the kernel dropped messages, because they came faster than they were read");
+    },
+    failed: (code, message) => listener.failed(new Failure(code, `Cannot watch nf_tables: ${message}`)),
+  });
+}
