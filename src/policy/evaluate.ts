@@ -1,0 +1,241 @@
+/**
+ * What policy says about a connection, from its source to its destination, and why: the plain meaning of all objects
+ * together. It is slow and obvious on purpose; the compiler is tested against it, and people ask it for explanations.
+ */
+import { parseAddress } from "../ip/address.ts";
+import { prefixContains } from "../ip/prefix.ts";
+import type { ProtoPort } from "../resources/knob.ts";
+import { EVERY_INTERFACE, hostEndpointsByInterface } from "./hostEndpoints.ts";
+import { evaluateChain, type ChainResult, type ChainStage, type Decision } from "./evaluateChain.ts";
+import { packetOf, sideOf, type Flow, type Side } from "./flow.ts";
+import { directoryOf, type Directory, type Packet } from "./match.ts";
+import { parseNet, PROTOCOL, type Direction, type Endpoint } from "./model.ts";
+import { withDrafts, type World } from "./world.ts";
+
+/** One place on the packet's path at which policy decides. */
+export interface Step extends ChainResult {
+  readonly node: string;
+  readonly endpoint: string;
+  readonly direction: Direction;
+  readonly stage: ChainStage | "to host";
+}
+
+export interface Evaluation {
+  readonly allowed: boolean;
+  /** In the order of the path; the last one denied, where the flow is not allowed. */
+  readonly steps: readonly Step[];
+  /** At the source's own door, and at the destination's: absent where there is none, or the packet never came to it. */
+  readonly egress?: Step;
+  readonly ingress?: Step;
+  /** What would be with all drafts (staged policies) in force. Absent where there are none. */
+  readonly withDrafts?: Evaluation;
+}
+
+/** Throws `PolicyError` for an endpoint that does not exist, or sides without addresses of one family. */
+export function evaluate(world: World, flow: Flow): Evaluation {
+  return evaluatorOf(world)(flow);
+}
+
+/** As `evaluate`, for many flows in a world that does not change meanwhile. */
+export function evaluatorOf(world: World): (flow: Flow) => Evaluation {
+  const enforced = directoryOf(world);
+  const hasDrafts = [...world.policies.values()].some(({ draft }) => draft !== undefined);
+  const drafted = hasDrafts ? directoryOf(withDrafts(world)) : undefined;
+  return (flow) => {
+    const evaluation = evaluateIn(enforced, flow);
+    return drafted === undefined ? evaluation : { ...evaluation, withDrafts: evaluateIn(drafted, flow) };
+  };
+}
+
+function evaluateIn(directory: Directory, flow: Flow): Evaluation {
+  const { world } = directory;
+  const packet = packetOf(world, flow);
+  const source = sideOf(directory, flow.source, packet.source);
+  const destination = sideOf(directory, flow.destination, packet.destination);
+  const walk = walker(directory, flow, packet);
+  if (leave(walk, source, destination) && enter(walk, source, destination)) arrive(walk, source, destination);
+  const { steps } = walk;
+  const own = (side: Side, direction: Direction): Step | undefined =>
+    steps.find(
+      (step) =>
+        step.direction === direction &&
+        step.stage === "normal" &&
+        step.node === side.node &&
+        step.endpoint.startsWith(side.role === "workload" ? "wep/" : "hep/"),
+    );
+  const egress = own(source, "egress");
+  const ingress = own(destination, "ingress");
+  return {
+    allowed: steps.at(-1)?.verdict !== "deny",
+    steps,
+    ...(egress === undefined ? {} : { egress }),
+    ...(ingress === undefined ? {} : { ingress }),
+  };
+}
+
+/** From the source to where its node hands the packet on (or over, where the destination is on the same node). */
+function leave(walk: Walker, source: Side, destination: Side): boolean {
+  const isLocal = source.node === destination.node;
+  if (source.role === "outside") return true;
+  if (source.role === "node") {
+    // A process may always reach its own node's workloads: health probes do.
+    if (isLocal) return true;
+    const endpoint = walk.hostEndpoint(source.node, "out");
+    if (endpoint === undefined) return true;
+    return walk.host(endpoint, "egress", "untracked") !== "continue"
+      ? !walk.denied()
+      : walk.host(endpoint, "egress", "normal") !== "deny";
+  }
+  // A pod reaches itself without leaving its namespace.
+  if (destination.role === "workload" && destination.endpoint.id === source.endpoint.id) return true;
+  const everywhere = walk.hostEndpoint(source.node, "workload");
+  const before = everywhere === undefined ? "continue" : walk.host(everywhere, "ingress", "preDNAT");
+  if (before === "deny") return false;
+  const isForwarded = destination.role !== "node" || !isLocal;
+  if (isForwarded && before === "continue" && everywhere !== undefined) {
+    if (walk.host(everywhere, "ingress", "forward") === "deny") return false;
+  }
+  if (!isForwarded && walk.isNeighbourDiscovery()) {
+    walk.note(source.node, source.endpoint.id, "egress", "to host", "allow", { by: "neighbour discovery" });
+    return true;
+  }
+  if (walk.isEncapsulated()) {
+    walk.note(source.node, source.endpoint.id, "egress", "normal", "deny", { by: "encapsulation" });
+    return false;
+  }
+  if (walk.chain(source.node, source.endpoint, "egress", "normal") === "deny") return false;
+  if (!isForwarded) return toHost(walk, source, everywhere);
+  if (isLocal) return true;
+  const exit = walk.hostEndpoint(source.node, "out");
+  return exit === undefined || walk.host(exit, "egress", "forward") !== "deny";
+}
+
+/** A workload to its own node. */
+function toHost(walk: Walker, source: Side & { role: "workload" }, everywhere: Endpoint | undefined): boolean {
+  const value = walk.world.settings.defaultEndpointToHostAction;
+  if (value === "Return") return everywhere === undefined || walk.host(everywhere, "ingress", "normal") !== "deny";
+  const verdict = value === "Accept" ? "allow" : "deny";
+  const decision = { by: "setting", setting: "defaultEndpointToHostAction", value } as const;
+  walk.note(source.node, source.endpoint.id, "egress", "to host", verdict, decision);
+  return verdict === "allow";
+}
+
+/** Into the destination's node from elsewhere. */
+function enter(walk: Walker, source: Side, destination: Side): boolean {
+  if (destination.role === "outside" || source.node === destination.node) return true;
+  const endpoint = walk.hostEndpoint(destination.node, "in");
+  if (endpoint === undefined) return true;
+  for (const stage of ["untracked", "preDNAT"] as const) {
+    const verdict = walk.host(endpoint, "ingress", stage);
+    if (verdict !== "continue") return verdict === "allow";
+  }
+  const stage = destination.role === "node" ? "normal" : "forward";
+  return walk.host(endpoint, "ingress", stage) !== "deny";
+}
+
+/** Through the door of the destination itself. */
+function arrive(walk: Walker, source: Side, destination: Side): void {
+  if (destination.role !== "workload") return;
+  const isLocal = source.node === destination.node;
+  if (isLocal && source.role === "node") return;
+  if (source.role === "workload" && source.endpoint.id === destination.endpoint.id) return;
+  if (walk.chain(destination.node, destination.endpoint, "ingress", "normal") === "deny") return;
+  const everywhere = walk.hostEndpoint(destination.node, "workload");
+  if (everywhere !== undefined) walk.host(everywhere, "egress", "forward");
+}
+
+type Verdict = ChainResult["verdict"];
+
+interface Walker {
+  readonly world: World;
+  readonly steps: Step[];
+  denied(): boolean;
+  note(
+    node: string,
+    endpoint: string,
+    direction: Direction,
+    stage: Step["stage"],
+    verdict: Verdict,
+    decision: Decision,
+  ): void;
+  chain(node: string, endpoint: Endpoint, direction: Direction, stage: ChainStage): Verdict;
+  /** As `chain`, for a host endpoint, whose failsafe ports come first. */
+  host(endpoint: Endpoint, direction: Direction, stage: ChainStage): Verdict;
+  /** The host endpoint for the way out of a node, the way in, or the interfaces of its workloads. */
+  hostEndpoint(node: string, way: "out" | "in" | "workload"): Endpoint | undefined;
+  isEncapsulated(): boolean;
+  isNeighbourDiscovery(): boolean;
+}
+
+function walker(directory: Directory, flow: Flow, packet: Packet): Walker {
+  const { world } = directory;
+  const steps: Step[] = [];
+  // What the node translates it does after these two stages.
+  const sent: Packet = {
+    ...packet,
+    ...(flow.sentTo === undefined ? {} : { destination: parseAddress(flow.sentTo.address) }),
+    ...(flow.sentTo?.port === undefined ? {} : { destinationPort: flow.sentTo.port }),
+  };
+  const walk: Walker = {
+    world,
+    steps,
+    denied: () => steps.at(-1)?.verdict === "deny",
+    note(node, endpoint, direction, stage, verdict, decision) {
+      steps.push({ node, endpoint, direction, stage, verdict, decision, tiers: [], profiles: [] });
+    },
+    chain(node, endpoint, direction, stage) {
+      const isBefore = direction === "ingress" && (stage === "untracked" || stage === "preDNAT");
+      const result = evaluateChain(directory, endpoint, direction, stage, isBefore ? sent : packet);
+      steps.push({ node, endpoint: endpoint.id, direction, stage, ...result });
+      return result.verdict;
+    },
+    host(endpoint, direction, stage) {
+      const node = endpoint.node ?? "";
+      const port = stage === "forward" ? undefined : failsafe(world, direction, packet);
+      if (port === undefined) return walk.chain(node, endpoint, direction, stage);
+      // The early stages let it go on; only what the node itself sends or gets is free of the later ones.
+      const verdict = stage === "normal" ? "allow" : "continue";
+      walk.note(node, endpoint.id, direction, stage, verdict, { by: "failsafe", port });
+      return verdict;
+    },
+    hostEndpoint(node, way) {
+      const interfaces = world.interfaces.get(node) ?? [];
+      const own = [...world.endpoints.values()].filter(
+        (endpoint) => endpoint.kind === "host" && endpoint.node === node,
+      );
+      const byInterface = hostEndpointsByInterface(own, interfaces);
+      const every = byInterface.get(EVERY_INTERFACE);
+      if (way === "workload") return every;
+      const name = flow.interfaces?.[way] ?? interfaces[0]?.name;
+      return name === undefined ? every : (byInterface.get(name) ?? every);
+    },
+    isEncapsulated() {
+      const { allowIPIPPacketsFromWorkloads, allowVXLANPacketsFromWorkloads, vxlanPort } = world.settings;
+      if (packet.protocol === IPIP) return !allowIPIPPacketsFromWorkloads;
+      const isVxlan = packet.protocol === PROTOCOL.UDP && packet.destinationPort === vxlanPort;
+      return isVxlan && !allowVXLANPacketsFromWorkloads;
+    },
+    isNeighbourDiscovery() {
+      const type = packet.icmp?.type ?? 0;
+      return packet.protocol === PROTOCOL.ICMPv6 && packet.family === 6 && ND_FIRST <= type && type <= ND_LAST;
+    },
+  };
+  return walk;
+}
+
+/** RFC 2003. */
+const IPIP = 4;
+/** Multicast listener queries (RFC 2710) to neighbour advertisements (RFC 4861). */
+const [ND_FIRST, ND_LAST] = [130, 136];
+
+/** The port of the packet that is always open at host endpoints, if it is one. */
+function failsafe({ settings }: World, direction: Direction, packet: Packet): number | undefined {
+  const isInbound = direction === "ingress";
+  const ports = isInbound ? settings.failsafeInboundHostPorts : settings.failsafeOutboundHostPorts;
+  const peer = isInbound ? packet.source : packet.destination;
+  const isOpen = ({ protocol, port, net }: ProtoPort): boolean =>
+    PROTOCOL[protocol] === packet.protocol &&
+    port === packet.destinationPort &&
+    (net === undefined || prefixContains(parseNet(net), peer));
+  return ports.find(isOpen)?.port;
+}
