@@ -10,13 +10,16 @@ import { agentReport, eventually, startLab } from "./lab.testing.ts";
 import { addNetwork, deleteNetwork, type CniRuntime, type ConfigList, type Sandbox } from "./runtime.io.ts";
 import { labDown } from "./up.io.ts";
 
-/** 200 containers are added and deleted on two nodes whose agents are killed again and again. */
+/** 200 containers and more are added and deleted on two nodes whose agents are killed again and again. */
 
 const LAB = "test-storm";
 const NODES = ["node1", "node2"];
 const CONTAINERS = 200;
 const AT_ONCE = 6;
-const KILL_EVERY_MS = 700;
+const KILL_EVERY_MS = 400;
+const KILLS = 4;
+/** However quick the machine is: it ends. */
+const MOST_CONTAINERS = 2000;
 
 describe("a storm of ADD and DEL with agents killed", () => {
   before(() => startLab(LAB, { kind: "Lab", segments: [{ subnet: "192.0.2.0/24", nodes: NODES }] }));
@@ -77,19 +80,21 @@ describe("a storm of ADD and DEL with agents killed", () => {
         })
         .catch(() => undefined); // it is dead already
     }, KILL_EVERY_MS);
+    /** At least so many, and for as long as it takes to kill often enough. */
+    const isWanted = (index: number): boolean => index < CONTAINERS || (kills < KILLS && index < MOST_CONTAINERS);
     try {
       let next = 0;
       await Promise.all(
         Array.from({ length: AT_ONCE }, async () => {
-          for (let index = next++; index < CONTAINERS; index = next++) await liveAndDie(index, outcomes);
+          for (let index = next++; isWanted(index); index = next++) await liveAndDie(index, outcomes);
         }),
       );
     } finally {
       clearInterval(killer);
     }
-    assert.ok(kills >= 3, `agents were killed ${kills} times`);
+    assert.ok(kills >= KILLS, `agents were killed ${kills} times`);
     assert.ok(outcomes.added >= 20, `${outcomes.added} containers were added`);
-    assert.equal(outcomes.added + outcomes.failed, CONTAINERS);
+    assert.ok(outcomes.added + outcomes.failed >= CONTAINERS);
 
     for (const node of NODES) {
       await eventually(async () => assert.ok((await agentReport(LAB, node)).ready));
