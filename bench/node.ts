@@ -7,8 +7,8 @@ import { parseDefinition } from "../src/lab/definition.ts";
 import { labFiles, memberNamespace, nodeFiles, podNamespace } from "../src/lab/files.ts";
 import { buildNetwork, ROUTER } from "../src/lab/network.io.ts";
 import { preparePlugin } from "../src/lab/plugin.io.ts";
-import { startProcess } from "../src/lab/process.io.ts";
-import { writeLab } from "../src/lab/state.io.ts";
+import { isAlive, SMALL_HEAP, startProcess } from "../src/lab/process.io.ts";
+import { listLabs, writeLab } from "../src/lab/state.io.ts";
 import { labDown } from "../src/lab/up.io.ts";
 import { createNamespace } from "../src/netlink/namespace.io.ts";
 
@@ -34,16 +34,29 @@ export interface BenchNode {
 }
 
 const ROOT = new URL("..", import.meta.url).pathname;
+// As the launcher does for every process.
+process.env["NODE_COMPILE_CACHE"] ??= `${ROOT}.cache/compile`;
 export const PROGRAM = [process.execPath, "--disable-warning=ExperimentalWarning", `${ROOT}src/cli/main.ts`];
 export const NODE = "node1";
 const READY_MS = 60_000;
 
-export async function startNode(lab: string): Promise<BenchNode> {
-  await labDown(lab, () => undefined); // what a crash has left
+/** Names of labs end with the pid of the benchmark, so that several may run, and what a dead one has left is known. */
+export const benchLabName = (part: string): string => `bench-${part}-${process.pid}`;
+
+/** Takes down this process's labs, and those of benchmarks that have died. */
+export async function clearLabs(): Promise<void> {
+  for (const name of listLabs()) {
+    const pid = Number(/^bench-[a-z]+-(\d+)$/.exec(name)?.[1]);
+    if (pid === process.pid || (pid > 0 && !isAlive(pid))) await labDown(name, () => undefined);
+  }
+}
+
+export async function startNode(part: string): Promise<BenchNode> {
+  await clearLabs();
   try {
-    return await build(lab);
+    return await build(benchLabName(part));
   } catch (error) {
-    await labDown(lab, () => undefined);
+    await clearLabs();
     throw error;
   }
 }
@@ -65,7 +78,7 @@ async function build(lab: string): Promise<BenchNode> {
   });
   const agent = startProcess({
     netns: memberNamespace(lab, NODE),
-    command: [...PROGRAM, "agent"],
+    command: [...PROGRAM, "agent"].toSpliced(1, 0, ...SMALL_HEAP),
     environment: {
       NODENAME: NODE,
       CARACAL_RUN_DIR: runDirectory,

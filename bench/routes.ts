@@ -2,12 +2,7 @@ import { execFileSync } from "node:child_process";
 import { parsePrefix } from "../src/ip/prefix.ts";
 import { createNamespace, deleteNamespace } from "../src/netlink/namespace.io.ts";
 import { openRtnetlink, type RouteChange, type Rtnetlink } from "../src/netlink/rtnetlink.io.ts";
-
-/** Figures of one run: every row was measured in the same rounds, so that ratios hold where absolute figures move. */
-export interface BenchTable {
-  readonly title: string;
-  readonly rows: readonly Readonly<Record<string, string>>[];
-}
+import { formatTable, median, type BenchTable } from "./table.ts";
 
 const ROUTES = 5000;
 const PAIRS = 16;
@@ -146,7 +141,7 @@ async function interleave(candidates: readonly Candidate[]): Promise<Map<string,
       took.get(name)?.push(await run());
     }
   }
-  return new Map([...took].map(([name, times]) => [name, times.toSorted((a, b) => a - b)[ROUNDS >> 1]!]));
+  return new Map([...took].map(([name, times]) => [name, median(times)]));
 }
 
 function time(work: () => void): number {
@@ -162,14 +157,6 @@ function ip(namespace: string, lines: string): void {
 function check(results: readonly (Error | undefined)[]): void {
   const failed = results.find((result) => result !== undefined);
   if (failed !== undefined) throw failed;
-}
-
-/** As a Markdown table. */
-function formatTable({ title, rows }: BenchTable): string {
-  const columns = Object.keys(rows[0] ?? {});
-  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
-  const body = rows.map((cells) => line(columns.map((column) => cells[column] ?? "")));
-  return [`### ${title}`, "", line(columns), line(columns.map(() => "---")), ...body, ""].join("\n");
 }
 
 if (import.meta.main) {

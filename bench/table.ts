@@ -6,6 +6,19 @@ export interface BenchTable {
   readonly rows: readonly Readonly<Record<string, string>>[];
 }
 
+/** What Caracal wants to be held to. */
+export interface Bar {
+  readonly what: string;
+  readonly bar: string;
+  readonly measured: string;
+  readonly met: boolean;
+}
+
+export interface BenchResult {
+  readonly tables: readonly BenchTable[];
+  readonly bars: readonly Bar[];
+}
+
 /** As a Markdown section. The columns are those of the first row. */
 export function formatTable({ title, how, rows }: BenchTable): string {
   const columns = Object.keys(rows[0] ?? {});
@@ -15,7 +28,7 @@ export function formatTable({ title, how, rows }: BenchTable): string {
   return [`### ${title}`, "", ...words, line(columns), line(columns.map(() => "---")), ...body, ""].join("\n");
 }
 
-/** The value below which that share of the values lies: 0.5 is the median. Undefined values are none of the caller's. */
+/** The value below which that share of the values lies: 0.5 is the median. Throws where there are none. */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   const found = sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
