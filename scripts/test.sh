@@ -29,7 +29,8 @@ root() {
     echo "caracal: the tests of the kernel need root: run them with sudo (npm run test:pure runs the others)" >&2
     exit 1
   fi
-  sh scripts/setup.sh packages ip:iproute2 ping:iputils-ping gcc:gcc bird:bird2 nft:nftables
+  sh scripts/setup.sh packages ip:iproute2 ping:iputils-ping gcc:gcc nft:nftables \
+    bird:bird2 /usr/lib/frr/bgpd:frr gobgpd:gobgpd bgpctl:openbgpd exabgp:exabgp bgpdump:bgpdump
   # shellcheck disable=SC2046
   $run --test-concurrency=1 --test-timeout=300000 "$@" $(find src -name '*.root.test.ts' | sort)
 }

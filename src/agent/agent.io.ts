@@ -180,6 +180,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     workloadLinks,
     isWorkloadInterface,
     isInUse: (hostInterface) => endpoints.isInUse(hostInterface),
+    isUp: (hostInterface) => rtnetlink.link(hostInterface)?.up === true,
     onAddresses: checkAddress,
     onSurroundings() {
       workloadLinks.sync(rtnetlink.links());

@@ -11,6 +11,8 @@ export interface KernelWatchOptions {
   readonly isWorkloadInterface: (name: string) => boolean;
   /** Whether a pod's interface is to be up, with routes through it. */
   readonly isInUse: (hostInterface: string) => boolean;
+  /** Whether the interface is up now: what the kernel said of it may be a moment old. */
+  readonly isUp: (hostInterface: string) => boolean;
   /** An address of this machine (not of a pod's interface) has come or gone. */
   readonly onAddresses: () => void;
   /**
@@ -30,7 +32,8 @@ const SETTLE_MS = 50;
  * go all the time: what the kernel says of their interfaces is passed over as cheaply as can be. Returns what ends it.
  */
 export function watchKernel(options: KernelWatchOptions): () => void {
-  const { routeTable, workloadLinks, isWorkloadInterface, isInUse, onAddresses, onSurroundings, onFailure } = options;
+  const { routeTable, workloadLinks, isWorkloadInterface, isInUse, isUp, onAddresses, onSurroundings, onFailure } =
+    options;
   let timer: NodeJS.Timeout | undefined;
 
   function surroundingsChanged(): void {
@@ -61,7 +64,7 @@ export function watchKernel(options: KernelWatchOptions): () => void {
         workloadLinks.observe(change, item.link);
         if (!isWorkloadInterface(name)) surroundingsChanged();
         // The kernel drops the IPv4 routes of a link that goes down without a word about them.
-        else if ((change === "deleted" || !up) && isInUse(name)) routeTable.kick();
+        else if ((change === "deleted" || !up) && isInUse(name) && !isUp(name)) routeTable.kick();
       }
     }
   }

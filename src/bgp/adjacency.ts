@@ -1,12 +1,15 @@
 import { parseAddress, type Family } from "../ip/address.ts";
+import { ByteWriter } from "../lib/bytes.ts";
 import type { Clock } from "./clock.ts";
 import type { FamilyCounts } from "./config.ts";
 import { hasToldAll, NOTHING_STALE, stepHelper, type HelperEvent } from "./graceful-restart.ts";
+import { AFI, SAFI_UNICAST } from "./constants.ts";
+import { encodeRouteRefresh, REFRESH, type RouteRefresh } from "./message.ts";
 import type { Negotiated } from "./negotiation.ts";
+import { CEASE, notification, ProtocolError } from "./notification.ts";
 import { exportPolicy, importPolicy, sameImport, type FilterCache, type PeerSettings } from "./peer-settings.ts";
-import { readingOf, type Reading, type TablePeer, type Tables } from "./tables.ts";
+import { readingOf, type Reading, type Group, type TablePeer, type Tables } from "./tables.ts";
 import type { Member } from "./update-batch.ts";
-import type { UpdateGroup } from "./update-group.ts";
 import { encodeEndOfRib } from "./update.ts";
 
 export interface AdjacencyHost {
@@ -28,7 +31,7 @@ export interface Link {
 /** A peer's place in the tables: what it told us, what it is told, what of it is kept while it restarts. */
 export interface Adjacency {
   readonly index: number;
-  readonly groups: { readonly [F in Family]?: UpdateGroup };
+  readonly groups: { readonly [F in Family]?: Group };
   /** Milliseconds since 1970 when stale routes are given up; undefined while there are none. */
   readonly staleUntil: number | undefined;
   /** Whether the peer has told all it knows since its session came up. */
@@ -37,8 +40,10 @@ export interface Adjacency {
   down(session: Negotiated, graceful: boolean): void;
   /** The body of an UPDATE; returns what was wrong with it and forgiven. Throws `ProtocolError`. */
   update(bytes: Uint8Array, start: number, end: number): readonly string[];
-  /** The peer asks to be told all of a family again (RFC 2918). */
-  refresh(family: Family | undefined): void;
+  /** The peer asks to be told all of a family again (RFC 2918), or marks what answers our asking (RFC 7313). */
+  refresh(message: RouteRefresh): void;
+  /** Asks the peer to tell all again, where it can. */
+  requestRefresh(): void;
   configure(settings: PeerSettings): void;
   /** Sends the End-of-RIB markers that are due. */
   endRibs(): void;
@@ -56,16 +61,20 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
   let helper = NOTHING_STALE;
   let stopTimer: (() => void) | undefined;
   let staleUntil: number | undefined;
-  const groups: { [F in Family]?: UpdateGroup } = {};
+  const groups: { [F in Family]?: Group } = {};
   const members: { [F in Family]?: Member } = {};
   /** Families that were told whole, but not yet that they were. */
   const dueEndOfRib = new Set<Family>();
   const sentEndOfRib = new Set<Family>();
   const heardEndOfRib = new Set<Family>();
+  /** Families that the peer asked for again, and that it is to be told the end of. */
+  const refreshing = new Set<Family>();
+  const dueEndOfRefresh = new Set<Family>();
   const entry: TablePeer = tables.addPeer({
     name: initial.config.name,
     address: initial.address,
     internal: initial.internal,
+    client: initial.client,
     routerId: 0,
     imports: {},
   });
@@ -90,6 +99,7 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
         write: (bytes) => link.write(bytes),
         synced() {
           if (!sentEndOfRib.has(family)) dueEndOfRib.add(family);
+          if (refreshing.delete(family)) dueEndOfRefresh.add(family);
         },
       });
       groups[family] = tables.join(policy, member, groups[family]);
@@ -102,6 +112,25 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
     if (group !== undefined && member !== undefined) tables.leave(group, member);
     delete groups[family];
     delete members[family];
+  }
+
+  function dropAll(): void {
+    for (const family of settings.families) tables.ribs[family].drop(entry.index, "all");
+  }
+
+  /** RFC 4486 section 4, with which family and how many. */
+  function checkMaximum(families: readonly Family[]): void {
+    const { maximumPrefixes = Infinity } = settings.config;
+    for (const family of families) {
+      const { received } = tables.ribs[family].counts(entry.index);
+      if (received <= maximumPrefixes) continue;
+      const data = new ByteWriter(7);
+      data.u16(AFI[family]);
+      data.u8(SAFI_UNICAST);
+      data.u32(maximumPrefixes);
+      const reason = `the peer announced ${received} IPv${family} routes, and may announce ${maximumPrefixes}`;
+      throw new ProtocolError(notification(CEASE.code, CEASE.maximumPrefixes, data.finish()), reason);
+    }
   }
 
   function help(event: HelperEvent): void {
@@ -144,7 +173,11 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
     },
     up(session, link) {
       current = { session, link, reading: readingOf(session), since: clock.now() };
+      // Another router than before: what that one said is nothing that this one could confirm.
+      if (entry.routerId !== 0 && entry.routerId !== session.remoteRouterId) dropAll();
       entry.routerId = session.remoteRouterId;
+      refreshing.clear();
+      dueEndOfRefresh.clear();
       heardEndOfRib.clear();
       dueEndOfRib.clear();
       sentEndOfRib.clear();
@@ -161,6 +194,7 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
     update(bytes, start, end) {
       if (current === undefined) return [];
       const { endOfRib, problems } = tables.receive(entry.index, current.reading, bytes, start, end);
+      checkMaximum(current.reading.families);
       if (endOfRib !== undefined && current.reading.families.includes(endOfRib)) {
         heardEndOfRib.add(endOfRib);
         help({ type: "endOfRib", family: endOfRib });
@@ -168,11 +202,26 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
       host.schedule();
       return problems;
     },
-    refresh(family) {
-      const member = family === undefined ? undefined : members[family];
-      if (family === undefined || member === undefined) return;
-      groups[family]?.join(member);
+    refresh({ family, subtype }) {
+      if (current === undefined || family === undefined || !current.session.families.includes(family)) return;
+      const { session, link } = current;
+      const member = members[family];
+      if (subtype === REFRESH.request && member !== undefined) {
+        if (session.enhancedRouteRefresh) {
+          link.write(encodeRouteRefresh(family, REFRESH.begin));
+          refreshing.add(family);
+        }
+        groups[family]?.join(member);
+      }
+      if (!session.enhancedRouteRefresh) return;
+      // RFC 7313 section 4: what is not told again between the two is gone.
+      if (subtype === REFRESH.begin) tables.ribs[family].markStale(entry.index);
+      if (subtype === REFRESH.end) tables.ribs[family].drop(entry.index, "stale");
       host.schedule();
+    },
+    requestRefresh() {
+      if (current === undefined || !current.session.routeRefresh) return;
+      for (const family of current.session.families) current.link.write(encodeRouteRefresh(family));
     },
     configure(next) {
       const before = settings;
@@ -191,6 +240,8 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
         sentEndOfRib.add(family);
       }
       dueEndOfRib.clear();
+      for (const family of dueEndOfRefresh) current.link.write(encodeRouteRefresh(family, REFRESH.end));
+      dueEndOfRefresh.clear();
     },
     counts(family) {
       const counts = tables.ribs[family].counts(entry.index);

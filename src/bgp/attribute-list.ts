@@ -93,7 +93,8 @@ export function decodeAttributes(
     seen.add(code);
     const field = FIELD_OF_CODE.get(code);
     if (field === undefined) {
-      keepUnknown(draft, code, flags, bytes.slice(value, end));
+      // A copy, which a Buffer's own slice would not be: it would keep all that was read with it.
+      keepUnknown(draft, code, flags, Uint8Array.from(bytes.subarray(value, end)));
       continue;
     }
     const row = ATTRIBUTES[field];

@@ -6,7 +6,7 @@ import { AFI, familyOf, SAFI_UNICAST } from "./constants.ts";
 export interface GracefulRestart {
   /** R: the sender has just restarted, so nobody should wait for its End-of-RIB. */
   readonly restarting: boolean;
-  /** N (RFC 8538): a NOTIFICATION does not end graceful restart. Read, not yet acted upon. */
+  /** N (RFC 8538): a NOTIFICATION does not end graceful restart. */
   readonly notification: boolean;
   /** Seconds, at most 4095. */
   readonly restartTime: number;
@@ -27,6 +27,8 @@ export interface Capabilities {
   readonly families?: readonly Family[];
   /** RFC 2918. */
   readonly routeRefresh?: boolean;
+  /** RFC 8950: IPv4 routes may have IPv6 next hops. */
+  readonly extendedNextHop?: boolean;
   /** RFC 8654. */
   readonly extendedMessage?: boolean;
   readonly gracefulRestart?: GracefulRestart;
@@ -81,6 +83,30 @@ const multiprotocol: CapabilityCodec = {
       writer.u8(0);
       writer.u8(SAFI_UNICAST);
     }),
+};
+
+/** RFC 8950 section 4: AFI and SAFI of routes, and the AFI of their next hops. Of all of them, one matters to us. */
+const extendedNextHop: CapabilityCodec = {
+  code: 5,
+  name: "extended next hop encoding",
+  decode(reader, draft) {
+    while (reader.remaining > 0) {
+      const routes = reader.u16("extended next hop AFI");
+      const safi = reader.u16("extended next hop SAFI");
+      const nextHops = reader.u16("extended next hop AFI of next hops");
+      if (familyOf(routes, safi) === 4 && nextHops === AFI[6]) draft.extendedNextHop = true;
+    }
+  },
+  encode(capabilities) {
+    if (capabilities.extendedNextHop !== true) return [];
+    return [
+      (writer) => {
+        writer.u16(AFI[4]);
+        writer.u16(SAFI_UNICAST);
+        writer.u16(AFI[6]);
+      },
+    ];
+  },
 };
 
 const RESTARTING = 0x8;
@@ -171,6 +197,7 @@ const addPath: CapabilityCodec = {
 const CAPABILITIES: readonly CapabilityCodec[] = [
   multiprotocol,
   flag(2, "route refresh", "routeRefresh"),
+  extendedNextHop,
   flag(6, "extended message", "extendedMessage"),
   gracefulRestart,
   fourOctetAs,

@@ -1,5 +1,6 @@
 import type { Address, Family } from "../ip/address.ts";
 import type { Prefix } from "../ip/prefix.ts";
+import type { BfdStateName } from "./bfd.ts";
 import type { PathAttributes } from "./attributes.ts";
 import type { FilterRules } from "./filters.ts";
 import type { StateName } from "./session.ts";
@@ -10,6 +11,8 @@ export interface SpeakerConfig {
   readonly asn: number;
   /** Our BGP identifier, written as an IPv4 address (RFC 6286: any number but zero, unique in the AS). */
   readonly routerId: string;
+  /** Our cluster as a route reflector (RFC 4456), written as an IPv4 address; the router ID unless told. */
+  readonly clusterId?: string;
   /** TCP port to listen on; 179 unless told, 0 for any free one. */
   readonly port?: number;
   /** Local addresses to listen on; every address of the host unless told. An empty list accepts nothing. */
@@ -23,8 +26,25 @@ export interface SpeakerConfig {
   readonly resolve?: (nextHop: Address) => ResolvedNextHop | undefined;
   /** How many equal-cost next hops a route may have (16 unless told). 1 switches multipath off. */
   readonly maxPaths?: number;
+  /** Without it, no peer can have a password or TTL security. */
+  readonly sockets?: SocketCalls;
   /** One line per event an operator would want to read. */
   readonly log?: (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
+}
+
+/** System calls on sockets that Node has no function for. They throw what they throw, and that is shown to the operator. */
+export interface SocketCalls {
+  /** The descriptor of a TCP socket that does not block, is closed on exec, and is not connected. */
+  open(family: Family): number;
+  /**
+   * RFC 2385, TCP_MD5SIG: segments to and from this address carry a digest made with the password, which "" ends. On a
+   * socket that listens, or is not connected yet. The socket may be IPv6 where the address is IPv4.
+   */
+  setPassword(fd: number, address: Address, password: string): void;
+  /** RFC 5082: the TTL of what is sent, and the least TTL of what is taken (0 to 255), for packets of the family. */
+  setTtl(fd: number, family: Family, outgoing: number, least: number): void;
+  /** Drops datagrams that arrive with a smaller TTL, for which UDP has no option: SO_ATTACH_FILTER. */
+  requireTtl(fd: number, family: Family, least: number): void;
 }
 
 /** How we come back: RFC 4724 section 4.1, the restarting speaker. */
@@ -44,6 +64,14 @@ export interface ResolvedNextHop {
   readonly metric?: number;
 }
 
+/** A neighbour is gone when nothing was heard for `multiplier` times the slower side's interval. */
+export interface BfdSettings {
+  /** Milliseconds between packets, both ways (300 unless told). */
+  readonly interval?: number;
+  /** 3 unless told. */
+  readonly multiplier?: number;
+}
+
 /** One neighbour. Times are seconds. Two peers may not share an address. */
 export interface PeerConfig {
   /** `Mesh_192_0_2_12`, `Global_…`, `Node_…`: the names that Calico gives BIRD's protocols. Unique. */
@@ -54,6 +82,12 @@ export interface PeerConfig {
   readonly asn: number;
   /** Our AS towards this peer, where it differs from the speaker's. */
   readonly localAsn?: number;
+  /** Of the TCP connection (RFC 2385): at most 80 bytes. */
+  readonly password?: string;
+  /** RFC 5082: packets that came over more than this many hops (1: the peer is on the link) are dropped. */
+  readonly ttlSecurity?: number;
+  /** Watch the peer on the link (RFC 5880, 5881) while it is configured, and end the session when it is gone. */
+  readonly bfd?: BfdSettings;
   /** Wait for the peer to connect, never dial. */
   readonly passive?: boolean;
   /** Local address to dial from; the kernel chooses unless told. Must be of the family of `address`. */
@@ -62,6 +96,8 @@ export interface PeerConfig {
   readonly holdTime?: number;
   /** A third of the negotiated hold time unless told. */
   readonly keepaliveTime?: number;
+  /** How long the peer may take nothing of what we say (RFC 9687); 480, or twice the hold time, unless told. */
+  readonly sendHoldTime?: number;
   /** How long one TCP connection attempt may take before it is given up (2 unless told). */
   readonly connectTimeout?: number;
   /** Longest pause between attempts to connect (5 unless told); the first attempts come faster. */
@@ -72,8 +108,24 @@ export interface PeerConfig {
   readonly maxRestartTime?: number;
   /** Address families to exchange; the family of `address` alone unless told. */
   readonly families?: readonly Family[];
+  /** RFC 4456: what this iBGP peer says is told to all our iBGP peers, and it is told what any of them says. */
+  readonly routeReflectorClient?: boolean;
+  /** Our cluster towards this peer, where it differs from the speaker's. */
+  readonly clusterId?: string;
+  /** RFC 7911: tell all usable paths, take several for one prefix. Neither unless told, and only what the peer wants too. */
+  readonly addPath?: { readonly send?: boolean; readonly receive?: boolean };
+  /** How often our own AS may stand in the path of what the peer tells us (0 unless told). */
+  readonly allowOwnAs?: number;
+  /** More prefixes than this in a family end the session (RFC 4486: Maximum Number of Prefixes Reached). */
+  readonly maximumPrefixes?: number;
+  /** RFC 8326: we are about to go, so that what we tell this peer should be used only where there is nothing else. */
+  readonly gracefulShutdown?: boolean;
+  /** RFC 8950: IPv4 routes may have IPv6 next hops. So where an IPv6 session carries IPv4 routes, unless told. */
+  readonly extendedNextHop?: boolean;
   /** Give ourselves as next hop also of routes learned in iBGP or eBGP. Always so for our own routes. */
   readonly nextHopSelf?: boolean;
+  /** Leave the next hop of learned routes as it was also in eBGP. Not together with `nextHopSelf`. */
+  readonly nextHopKeep?: boolean;
   /** The address that stands for us in a family; our end of the TCP connection unless told. */
   readonly nextHops?: { readonly 4?: string; readonly 6?: string };
   /** What to believe of what the peer says. Unless given: everything from iBGP, nothing from eBGP (RFC 8212). */
@@ -139,9 +191,13 @@ export interface PeerStatus {
   /** Negotiated, seconds. */
   readonly holdTime?: number;
   readonly families: readonly Family[];
+  /** What both sides can beyond RFC 4271, in words: `route refresh`, `add-path (receive IPv4)`. */
+  readonly agreed: readonly string[];
   readonly routes: { readonly [F in Family]?: FamilyCounts };
   readonly messages: { readonly received: number; readonly sent: number };
   readonly lastNotification?: { readonly direction: "sent" | "received"; readonly text: string; readonly at: number };
+  /** Where the peer is watched. `since`: milliseconds since 1970. */
+  readonly bfd?: { readonly state: BfdStateName; readonly since: number };
   /** Times it reached `established`. */
   readonly established: number;
   readonly gracefulRestart: {
@@ -162,6 +218,8 @@ export interface RouteView {
   /** `in`: it was accepted; `best`: it is the chosen one; `out`: it is advertised. */
   readonly chosen: boolean;
   readonly reason: string;
+  /** Under which the peer told it, or is told it (RFC 7911). */
+  readonly pathId?: number;
   readonly stale: boolean;
   readonly attributes: PathAttributes;
   readonly nextHops: readonly RouteNextHop[];
@@ -186,6 +244,8 @@ export interface Speaker {
   setPeers(peers: readonly PeerConfig[]): void;
   /** Makes these the routes of this node: what is new is announced, what is gone is withdrawn. */
   setOrigination(routes: readonly OriginatedRoute[]): void;
+  /** Asks a peer, by its name, to tell all again (RFC 2918); nothing where it is not established or cannot. */
+  refresh(name: string): void;
   /** Asks `resolve` again for every next hop: after a link or kernel route changed. */
   recheckNextHops(): void;
   on<Name extends keyof SpeakerEvents>(name: Name, listener: SpeakerEvents[Name]): () => void;
@@ -193,6 +253,10 @@ export interface Speaker {
   routes(query: RouteQuery): RouteView[];
   /** All learned routes now in use, as one batch: for a consumer that joins late, or reconciles. */
   learned(): RouteChange[];
+  /** All that peers said and what is our own, as MRT records (RFC 6396), to be written one after the other. */
+  dump(): Generator<Uint8Array>;
+  /** Gives each message and change of state of a peer, by its name, as an MRT record, until the function it returns is called. */
+  trace(name: string, write: (record: Uint8Array) => void): () => void;
   /** Ends every session with Cease, Administrative Shutdown: peers drop our routes at once. */
   close(communication?: string): Promise<void>;
   /** Ends without a word, as a crash would: peers that negotiated graceful restart keep our routes. */

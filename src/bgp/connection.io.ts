@@ -1,5 +1,7 @@
 import net from "node:net";
+import type { Address } from "../ip/address.ts";
 import { codeOf, messageOf } from "../lib/errors.ts";
+import type { SocketCalls } from "./config.ts";
 import { MAX_MESSAGE } from "./constants.ts";
 import { nextFrame, type Frame } from "./message.ts";
 import { ProtocolError } from "./notification.ts";
@@ -12,6 +14,9 @@ export interface Connection {
   longestMessage: number;
   /** Whether what is written leaves soon: the peer reads, and little is waiting. */
   ready(): boolean;
+  /** Bytes that the kernel has not taken yet, and those that it has. */
+  readonly waiting: number;
+  readonly taken: number;
   write(bytes: Uint8Array): void;
   /** Sends what is waiting, then closes; a peer that takes nothing is cut off after a moment. Nothing is heard any more. */
   close(): void;
@@ -22,6 +27,8 @@ export interface Connection {
 export interface ConnectionEvents {
   message(frame: Frame, bytes: Uint8Array): void;
   malformed(error: ProtocolError): void;
+  /** Whole messages were written. */
+  written(bytes: Uint8Array): void;
   closed(reason: string): void;
   /** `ready()` became true again. */
   drained(): void;
@@ -42,8 +49,16 @@ export function createConnection(socket: net.Socket, events: ConnectionEvents): 
     remoteAddress: plainAddress(socket.remoteAddress ?? ""),
     longestMessage: MAX_MESSAGE,
     ready: () => socket.writableLength < BACKLOG,
+    get waiting() {
+      return socket.writableLength;
+    },
+    get taken() {
+      return socket.bytesWritten - socket.writableLength;
+    },
     write(bytes) {
-      if (!over) socket.write(bytes);
+      if (over) return;
+      socket.write(bytes);
+      events.written(bytes);
     },
     close() {
       if (over) return;
@@ -100,6 +115,30 @@ export interface DialTarget {
   readonly host: string;
   readonly port: number;
   readonly localAddress: string | undefined;
+  readonly protection?: Protection;
+}
+
+/** What guards a connection beneath BGP. */
+export interface Protection {
+  readonly calls: SocketCalls;
+  readonly address: Address;
+  /** RFC 2385. */
+  readonly password?: string;
+  /** RFC 5082: how many hops away the peer may be. */
+  readonly hops?: number;
+}
+
+const LARGEST_TTL = 255;
+
+/** Guards a socket that is not connected yet, or was just accepted. Throws the `Failure` of the system call. */
+export function protect(fd: number, { calls, address, password, hops }: Protection): void {
+  if (password !== undefined) calls.setPassword(fd, address, password);
+  if (hops !== undefined) calls.setTtl(fd, address.family, LARGEST_TTL, LARGEST_TTL + 1 - hops);
+}
+
+/** The descriptor of a socket or server, which Node has but does not tell. */
+export function descriptorOf(socket: net.Socket | net.Server): number {
+  return (socket as { _handle?: { fd?: number } })._handle?.fd ?? -1;
 }
 
 export interface DialEvents {
@@ -109,9 +148,10 @@ export interface DialEvents {
 }
 
 /** Starts to connect; the function it returns gives up. How long it may take is the caller's timer. */
-export function dial({ host, port, localAddress }: DialTarget, events: DialEvents): () => void {
-  const socket = net.connect({ host, port, ...(localAddress !== undefined && { localAddress }) });
+export function dial(target: DialTarget, events: DialEvents): () => void {
+  const { localAddress } = target;
   let over = false;
+  const socket = socketTo(target);
   socket.once("connect", () => {
     if (over) return;
     over = true;
@@ -119,7 +159,6 @@ export function dial({ host, port, localAddress }: DialTarget, events: DialEvent
     events.connected(socket);
   });
   socket.on("error", fail);
-
   function fail(error: Error): void {
     if (over) return;
     over = true;
@@ -134,8 +173,26 @@ export function dial({ host, port, localAddress }: DialTarget, events: DialEvent
   };
 }
 
+/** A socket that connects, or is about to say why it cannot. */
+function socketTo({ host, port, localAddress, protection }: DialTarget): net.Socket {
+  const to = { host, port, ...(localAddress !== undefined && { localAddress }) };
+  if (protection === undefined) return net.connect(to);
+  let socket: net.Socket | undefined;
+  try {
+    const fd = protection.calls.open(protection.address.family);
+    // Node opens its own descriptor only when it connects, which is too late; from this one it must not read before.
+    const options = { fd, readable: true, writable: true, manualStart: true };
+    socket = new net.Socket(options);
+    protect(fd, protection);
+    return socket.connect(to);
+  } catch (thrown) {
+    return (socket ?? new net.Socket()).destroy(thrown instanceof Error ? thrown : new Error(String(thrown)));
+  }
+}
+
 export interface Listener {
   readonly port: number;
+  readonly fd: number;
   close(): void;
 }
 
@@ -160,6 +217,7 @@ export async function listen(
   const bound = server.address();
   return {
     port: typeof bound === "object" && bound !== null ? bound.port : port,
+    fd: descriptorOf(server),
     close: () => server.close(),
   };
 }

@@ -10,7 +10,7 @@ const address = (value: number) => ({ family: 4 as const, value: BigInt(value) }
 const table = new AttributeTable((hop) => ({ metric: Number(hop.value & 255n) }));
 
 let keys = 0;
-function candidate(attributes: Partial<PathAttributes>, peer: Partial<Candidate["peer"]> = {}): Candidate {
+function candidate(attributes: Partial<PathAttributes>, peer: Partial<Candidate["peer"]> = {}, pathId = 0): Candidate {
   const index = peer.index ?? 1;
   return {
     set: table.add(`test ${(keys += 1)}`, {
@@ -18,7 +18,16 @@ function candidate(attributes: Partial<PathAttributes>, peer: Partial<Candidate[
       asPath: [{ type: "sequence", asns: [100] }],
       ...attributes,
     }),
-    peer: { index, name: `peer${index}`, address: address(index), internal: false, routerId: index, ...peer },
+    peer: {
+      index,
+      name: `peer${index}`,
+      address: address(index),
+      internal: false,
+      client: false,
+      routerId: index,
+      ...peer,
+    },
+    pathId,
   };
 }
 
@@ -47,6 +56,7 @@ function naive(candidates: readonly Candidate[]): { best: Candidate; equal: read
   keep(({ set, peer }) => -(set.attributes.originatorId ?? peer.routerId));
   keep(({ set }) => -(set.attributes.clusterList?.length ?? 0));
   keep(({ peer }) => -Number(peer.address.value));
+  keep(({ pathId }) => -pathId);
   return { best: left[0]!, equal };
 }
 
@@ -69,10 +79,12 @@ test("chooses as the RFC's own words do", () => {
     { requiredKeys: ["origin", "asPath", "nextHop"] },
   );
   const peer = fc.record({ index: fc.nat(3), internal: fc.boolean(), routerId: fc.nat(2) });
-  const candidates = fc.array(fc.tuple(path, peer), { minLength: 1, maxLength: 6 });
+  const candidates = fc.array(fc.tuple(path, peer, fc.nat(2)), { minLength: 1, maxLength: 6 });
   fc.assert(
     fc.property(candidates, (list) => {
-      const paths = list.map(([attributes, who]) => candidate(attributes, { ...who, address: address(who.index) }));
+      const paths = list.map(([attributes, who, pathId]) =>
+        candidate(attributes, { ...who, address: address(who.index) }, pathId),
+      );
       const { best, equal } = decide(paths);
       const expected = naive(paths);
       assert.deepEqual(new Set(equal), new Set(expected.equal));
@@ -98,6 +110,7 @@ describe("says why a path was not chosen", () => {
     },
     { by: "lower router ID", winner: candidate({}, { routerId: 1 }), loser: candidate({}, { routerId: 2 }) },
     { by: "shorter cluster list", winner: candidate({ clusterList: [1] }), loser: candidate({ clusterList: [1, 2] }) },
+    { by: "lower path identifier", winner: candidate({}, {}, 1), loser: candidate({}, {}, 2) },
     { by: "lower peer address", winner: candidate({}, { index: 1 }), loser: candidate({}, { index: 2, routerId: 1 }) },
   ];
   for (const { by, winner, loser } of cases) {

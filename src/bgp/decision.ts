@@ -8,6 +8,8 @@ export interface RibPeer {
   readonly name: string;
   readonly address: Address;
   readonly internal: boolean;
+  /** RFC 4456: what it says is passed on to all our iBGP peers. */
+  readonly client: boolean;
   /** Of its last OPEN. */
   routerId: number;
 }
@@ -17,6 +19,8 @@ export const LOCAL_PEER = 0;
 export interface Candidate {
   readonly set: AttributeSet;
   readonly peer: RibPeer;
+  /** As the peer gave it (RFC 7911), or 0. */
+  readonly pathId: number;
 }
 
 export interface Decision {
@@ -45,6 +49,7 @@ const TIE_BREAKERS: typeof BEFORE_MED = [
   { by: "lower router ID", compare: (a, b) => originator(a) - originator(b) },
   { by: "shorter cluster list", compare: (a, b) => a.set.clusterLength - b.set.clusterLength },
   { by: "lower peer address", compare: (a, b) => compareAddresses(a.peer.address, b.peer.address) },
+  { by: "lower path identifier", compare: (a, b) => a.pathId - b.pathId },
 ];
 
 /** Chooses among paths that may be used, at least one. Of paths equal in everything, the first. */

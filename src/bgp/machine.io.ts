@@ -1,7 +1,8 @@
 import type net from "node:net";
 import type { Clock } from "./clock.ts";
 import type { Contender } from "./collision.ts";
-import { createConnection, dial, type Connection, type ConnectionEvents } from "./connection.io.ts";
+import { createConnection, dial, type Connection, type ConnectionEvents, type DialTarget } from "./connection.io.ts";
+import { HEADER_LENGTH } from "./constants.ts";
 import { encodeKeepalive, encodeNotificationMessage, encodeOpen, type Frame } from "./message.ts";
 import type { Negotiated } from "./negotiation.ts";
 import type { Notification, ProtocolError } from "./notification.ts";
@@ -18,9 +19,11 @@ export const REAL_CLOCK: Clock = {
 /** Where the actions of a session machine lead that are not about its own connection and timers. */
 export interface MachineOwner {
   readonly clock: Clock;
-  readonly target: { readonly host: string; readonly port: number; readonly localAddress: string | undefined };
+  readonly target: DialTarget;
   config(machine: Machine): SessionConfig;
   message(machine: Machine, frame: Frame, bytes: Uint8Array): void;
+  /** Whole messages, as they pass. */
+  wire(machine: Machine, direction: "sent" | "received", bytes: Uint8Array): void;
   up(machine: Machine, session: Negotiated): void;
   down(machine: Machine, session: Negotiated, graceful: boolean): void;
   explain(machine: Machine, reason: string): void;
@@ -100,7 +103,12 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
     const mine = (): boolean => connection === own();
     return {
       message(frame: Frame, bytes: Uint8Array) {
-        if (mine()) owner.message(machine, frame, bytes);
+        if (!mine()) return;
+        owner.wire(machine, "received", bytes.subarray(frame.start - HEADER_LENGTH, frame.end));
+        owner.message(machine, frame, bytes);
+      },
+      written(bytes: Uint8Array) {
+        owner.wire(machine, "sent", bytes);
       },
       malformed(error: ProtocolError) {
         if (mine()) machine.handle({ type: "malformed", notification: error.notification, reason: error.message });
@@ -157,7 +165,12 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
 
   function start(timer: Timer, milliseconds: number): void {
     timers.get(timer)?.();
+    const taken = connection?.taken;
     const cancel = owner.clock.after(milliseconds, () => {
+      // RFC 9687 has the timer begin anew with every message that is taken.
+      if (timer === "sendHold" && (connection?.waiting === 0 || connection?.taken !== taken)) {
+        return start(timer, milliseconds);
+      }
       if (timer !== "hold") return expire(timer, cancel);
       // Busy for long, we may not have read what has long arrived: look once more before we call the peer dead.
       setImmediate(() => setImmediate(() => expire(timer, cancel)));

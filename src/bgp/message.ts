@@ -29,6 +29,9 @@ export interface RouteRefresh {
   readonly subtype: number;
 }
 
+/** RFC 7313 section 3.2: BoRR and EoRR go around the routes that answer a request. */
+export const REFRESH = { request: 0, begin: 1, end: 2 } as const;
+
 /** Where the body of a whole message lies. */
 export interface Frame {
   readonly type: number;
@@ -143,10 +146,11 @@ export function decodeRouteRefresh(bytes: Uint8Array, start: number, end: number
   return { family: familyOf(afi, reader.u8("ROUTE-REFRESH SAFI")), subtype };
 }
 
-export function encodeRouteRefresh(family: Family): Uint8Array {
+/** `subtype` as in `REFRESH`. */
+export function encodeRouteRefresh(family: Family, subtype: number = REFRESH.request): Uint8Array {
   return message(MESSAGE.routeRefresh, (writer) => {
     writer.u16(AFI[family]);
-    writer.u8(0);
+    writer.u8(subtype);
     writer.u8(SAFI_UNICAST);
   });
 }

@@ -16,8 +16,14 @@ export interface Negotiated {
   /** Longest message that may be sent and received, in bytes (RFC 8654). */
   readonly longestMessage: number;
   readonly routeRefresh: boolean;
+  /** Beginning and end of a refresh are marked (RFC 7313). */
+  readonly enhancedRouteRefresh: boolean;
+  /** IPv4 routes may have IPv6 next hops (RFC 8950). */
+  readonly extendedNextHop: boolean;
   /** The peer's, where both sides have the capability. */
   readonly gracefulRestart?: GracefulRestart;
+  /** A NOTIFICATION, but for a hard reset, leaves room for a restart as a lost connection does (RFC 8538). */
+  readonly notificationRestart: boolean;
   /** Families whose prefixes carry path identifiers, towards us and away from us (RFC 7911). */
   readonly addPathReceive: readonly Family[];
   readonly addPathSend: readonly Family[];
@@ -64,7 +70,8 @@ export function negotiate(
     return refuse(OPEN_ERROR.unsupportedCapability, reason);
   }
   const holdTime = Math.min(offer.holdTime, open.holdTime);
-  const both = (name: "routeRefresh" | "extendedMessage"): boolean => theirs[name] === true && ours[name] === true;
+  const both = (name: "routeRefresh" | "enhancedRouteRefresh" | "extendedMessage" | "extendedNextHop"): boolean =>
+    theirs[name] === true && ours[name] === true;
   const addPath = (from: Capabilities, to: Capabilities): Family[] =>
     families.filter(
       (family) =>
@@ -81,10 +88,32 @@ export function negotiate(
       asOctets: theirs.asn === undefined || ours.asn === undefined ? 2 : 4,
       longestMessage: both("extendedMessage") ? MAX_EXTENDED_MESSAGE : MAX_MESSAGE,
       routeRefresh: both("routeRefresh"),
+      // RFC 7313 section 4 wants both capabilities.
+      enhancedRouteRefresh: both("routeRefresh") && both("enhancedRouteRefresh"),
+      extendedNextHop: both("extendedNextHop"),
       ...(theirs.gracefulRestart !== undefined &&
         ours.gracefulRestart !== undefined && { gracefulRestart: theirs.gracefulRestart }),
+      notificationRestart: theirs.gracefulRestart?.notification === true && ours.gracefulRestart?.notification === true,
       addPathReceive: addPath(theirs, ours),
       addPathSend: addPath(ours, theirs),
     },
   };
+}
+
+/** For people: what a session can beyond RFC 4271. */
+export function agreedOn(session: Negotiated): string[] {
+  const { addPathReceive, addPathSend, gracefulRestart } = session;
+  const paths = [
+    ...addPathReceive.map((family) => `receive IPv${family}`),
+    ...addPathSend.map((family) => `send IPv${family}`),
+  ];
+  return [
+    ...(session.asOctets === 4 ? ["four-octet AS"] : []),
+    ...(session.enhancedRouteRefresh ? ["enhanced route refresh"] : session.routeRefresh ? ["route refresh"] : []),
+    ...(session.longestMessage > MAX_MESSAGE ? ["extended messages"] : []),
+    ...(session.extendedNextHop ? ["IPv6 next hops for IPv4"] : []),
+    ...(gracefulRestart === undefined ? [] : ["graceful restart"]),
+    ...(session.notificationRestart ? ["graceful restart after notifications"] : []),
+    ...(paths.length === 0 ? [] : [`add-path (${paths.join(", ")})`]),
+  ];
 }

@@ -41,6 +41,7 @@ export const UPDATE_ERROR = {
   invalidNetwork: 10,
 } as const;
 export const HOLD_TIMER_EXPIRED = { code: 4 } as const;
+export const SEND_HOLD_TIMER_EXPIRED = { code: 8 } as const;
 export const FSM_ERROR = { code: 5, inOpenSent: 1, inOpenConfirm: 2, inEstablished: 3 } as const;
 export const CEASE = {
   code: 6,
@@ -53,6 +54,7 @@ export const CEASE = {
   connectionCollision: 7,
   outOfResources: 8,
   hardReset: 9,
+  bfdDown: 10,
 } as const;
 
 /** RFC 4271 section 4.5, RFC 4486, RFC 5492, RFC 6608, RFC 7313, RFC 8538, RFC 9384. */
@@ -142,6 +144,18 @@ export function shutdown(subcode: number, communication = ""): Notification {
   return notification(CEASE.code, subcode, data);
 }
 
+/**
+ * RFC 8538 section 3: what is to end the session for good goes into a Cease of its own, where a plain one would leave room
+ * for a restart.
+ */
+export function hardReset({ code, subcode, data }: Notification): Notification {
+  return notification(CEASE.code, CEASE.hardReset, Uint8Array.of(code, subcode, ...data));
+}
+
+export function isHardReset({ code, subcode }: Notification): boolean {
+  return code === CEASE.code && subcode === CEASE.hardReset;
+}
+
 /** The operator's words in a Cease for shutdown or reset, or "" where there are none that can be read. */
 function communicationOf({ code, subcode, data }: Notification): string {
   const speaks = subcode === CEASE.administrativeShutdown || subcode === CEASE.administrativeReset;
@@ -157,12 +171,18 @@ export function describeNotification(message: Notification): string {
   const known = ERROR_CODES.find((row) => row.code === message.code);
   if (known === undefined) return `error code ${message.code}, subcode ${message.subcode}`;
   const subcode = known.subcodes[message.subcode] ?? (message.subcode === 0 ? "" : `subcode ${message.subcode}`);
+  if (isHardReset(message) && message.data.length >= 2) {
+    const [inner = 0, innerSubcode = 0] = message.data;
+    const reason = { code: inner, subcode: innerSubcode, data: message.data.subarray(2) };
+    // One within another would be nonsense, and might never end.
+    if (!isHardReset(reason)) return `${describeNotification(reason)} (hard reset)`;
+  }
   const words = communicationOf(message);
   return `${known.text}${subcode === "" ? "" : `: ${subcode}`}${words === "" ? "" : ` "${words}"`}`;
 }
 
 export function decodeNotification(reader: ByteReader): Notification {
-  return { code: reader.u8("error code"), subcode: reader.u8("error subcode"), data: reader.rest().slice() };
+  return { code: reader.u8("error code"), subcode: reader.u8("error subcode"), data: Uint8Array.from(reader.rest()) };
 }
 
 export function encodeNotification(writer: ByteWriter, { code, subcode, data }: Notification): void {

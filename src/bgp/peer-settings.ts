@@ -1,6 +1,7 @@
 import { parseAddress, type Address, type Family } from "../ip/address.ts";
 import type { Capabilities } from "./capabilities.ts";
-import type { PeerConfig, SpeakerConfig } from "./config.ts";
+import type { BfdConfig } from "./bfd.ts";
+import type { BfdSettings, PeerConfig, SpeakerConfig } from "./config.ts";
 import { MAX_ASN } from "./constants.ts";
 import type { ExportPolicy } from "./export-policy.ts";
 import { compileFilter, defaultRules, filterKey, type Filter, type FilterRules } from "./filters.ts";
@@ -23,6 +24,10 @@ const DEFAULT_HOLD_TIME = 240;
 const DEFAULT_CONNECT_TIMEOUT = 2;
 const DEFAULT_CONNECT_RETRY = 5;
 const DEFAULT_RESTART_TIME = 120;
+/** RFC 9687 section 6, in seconds. */
+const LEAST_SEND_HOLD_TIME = 480;
+/** TCP_MD5SIG_MAXKEYLEN of <linux/tcp.h>. */
+const LONGEST_PASSWORD = 80;
 
 /** A peer's configuration with every default filled in, checked. */
 export interface PeerSettings {
@@ -31,6 +36,12 @@ export interface PeerSettings {
   readonly port: number;
   readonly localAsn: number;
   readonly internal: boolean;
+  readonly client: boolean;
+  readonly bfd: BfdConfig | undefined;
+  readonly extendedNextHop: boolean;
+  readonly clusterId: number;
+  /** Of the speaker. */
+  readonly speakerAsn: number;
   readonly families: readonly Family[];
   readonly restartTime: number;
   readonly ownNextHops: { readonly [F in Family]?: Address };
@@ -39,7 +50,8 @@ export interface PeerSettings {
 }
 
 /** Throws `Failure` (`bad-config`) with the name of the peer and what is wrong. */
-export function settingsOf(config: PeerConfig, asn: number): PeerSettings {
+export function settingsOf(config: PeerConfig, speaker: SpeakerConfig): PeerSettings {
+  const { asn } = speaker;
   const bad = (reason: string): Failure => new Failure("bad-config", `BGP peer ${config.name}: ${reason}`);
   const address = parseAddress(config.address);
   const localAsn = config.localAsn ?? asn;
@@ -56,12 +68,35 @@ export function settingsOf(config: PeerConfig, asn: number): PeerSettings {
   }
   const internal = localAsn === config.asn;
   const type = internal ? "iBGP" : "eBGP";
+  const client = config.routeReflectorClient ?? false;
+  if (client && !internal) throw bad("only an iBGP peer can be a client of a route reflector");
+  if (config.nextHopSelf === true && config.nextHopKeep === true) {
+    throw bad("the next hop cannot both be ourselves and stay as it was");
+  }
+  for (const count of [config.allowOwnAs ?? 0, config.maximumPrefixes ?? 0]) {
+    if (!Number.isInteger(count) || count < 0) throw bad(`${count} is not a whole number from 0 on`);
+  }
+  const { password, ttlSecurity } = config;
+  if ((password !== undefined || ttlSecurity !== undefined) && speaker.sockets === undefined) {
+    throw bad("passwords and TTL security need system calls that this speaker was not given");
+  }
+  if (password !== undefined && (password === "" || new TextEncoder().encode(password).length > LONGEST_PASSWORD)) {
+    throw bad(`a password has 1 to ${LONGEST_PASSWORD} bytes`);
+  }
+  if (ttlSecurity !== undefined && (!Number.isInteger(ttlSecurity) || ttlSecurity < 1 || ttlSecurity > 255)) {
+    throw bad(`TTL security of ${ttlSecurity} hops is not 1 to 255`);
+  }
   return {
     config,
     address,
     port: config.port ?? DEFAULT_PORT,
     localAsn,
     internal,
+    client,
+    bfd: config.bfd === undefined ? undefined : bfdOf(config.bfd, bad),
+    extendedNextHop: config.extendedNextHop ?? (address.family === 6 && families.includes(4)),
+    clusterId: identifierOf("cluster ID", config.clusterId ?? speaker.clusterId ?? speaker.routerId),
+    speakerAsn: asn,
     families,
     restartTime: config.restartTime ?? DEFAULT_RESTART_TIME,
     ownNextHops: {
@@ -73,10 +108,34 @@ export function settingsOf(config: PeerConfig, asn: number): PeerSettings {
   };
 }
 
+/** At least 10 ms: a busy event loop would take the neighbour for dead. */
+function bfdOf({ interval = 300, multiplier = 3 }: BfdSettings, bad: (reason: string) => Failure): BfdConfig {
+  if (!(interval >= 10 && interval <= 60_000)) throw bad(`a BFD interval of ${interval} ms is not 10 to 60000`);
+  if (!Number.isInteger(multiplier) || multiplier < 1 || multiplier > 255) {
+    throw bad(`a BFD multiplier of ${multiplier} is not 1 to 255`);
+  }
+  return { minTx: interval * 1000, minRx: interval * 1000, multiplier };
+}
+
+/** Whether the neighbour is watched as before. */
+export function sameBfd(before: PeerSettings, after: PeerSettings): boolean {
+  return JSON.stringify(before.bfd) === JSON.stringify(after.bfd);
+}
+
 /** Whether a session must be ended and begun anew for the new settings to take effect. */
 export function needsNewSession(before: PeerSettings, after: PeerSettings): boolean {
-  const essence = ({ config, port, localAsn, families, restartTime }: PeerSettings): string => {
+  const essence = ({
+    config,
+    port,
+    localAsn,
+    client,
+    extendedNextHop,
+    families,
+    restartTime,
+  }: PeerSettings): string => {
     const { name, address, asn, sourceAddress, passive = false, holdTime = DEFAULT_HOLD_TIME, keepaliveTime } = config;
+    const { password, ttlSecurity, sendHoldTime } = config;
+    const { send = false, receive = false } = config.addPath ?? {};
     return [
       name,
       address,
@@ -85,6 +144,13 @@ export function needsNewSession(before: PeerSettings, after: PeerSettings): bool
       localAsn,
       sourceAddress,
       passive,
+      client,
+      send,
+      receive,
+      extendedNextHop,
+      password,
+      ttlSecurity,
+      sendHoldTime,
       families,
       restartTime,
       holdTime,
@@ -94,8 +160,11 @@ export function needsNewSession(before: PeerSettings, after: PeerSettings): bool
   return essence(before) !== essence(after);
 }
 
+/** Whether what the peer says is judged as before. */
 export function sameImport(before: PeerSettings, after: PeerSettings): boolean {
-  return filterKey(before.importRules) === filterKey(after.importRules);
+  const essence = ({ importRules, clusterId, config: { allowOwnAs = 0 } }: PeerSettings): string =>
+    [clusterId, allowOwnAs, filterKey(importRules)].join("|");
+  return essence(before) === essence(after);
 }
 
 /** Filters made ready, shared by all peers that say the same. */
@@ -111,31 +180,41 @@ function filterOf(cache: FilterCache, rules: FilterRules, family: Family, intern
 
 export function sessionConfig(settings: PeerSettings, self: Self, passive: boolean): SessionConfig {
   const { config, localAsn, families } = settings;
+  const holdTime = config.holdTime ?? DEFAULT_HOLD_TIME;
   return {
     localAsn,
     remoteAsn: config.asn,
     routerId: self.routerId,
-    holdTime: config.holdTime ?? DEFAULT_HOLD_TIME,
+    holdTime,
     ...(config.keepaliveTime !== undefined && { keepaliveTime: config.keepaliveTime }),
     passive,
     connectTimeout: 1000 * (config.connectTimeout ?? DEFAULT_CONNECT_TIMEOUT),
     connectRetry: 1000 * (config.connectRetry ?? DEFAULT_CONNECT_RETRY),
+    sendHoldTime: 1000 * (config.sendHoldTime ?? Math.max(LEAST_SEND_HOLD_TIME, 2 * holdTime)),
+    signed: config.password !== undefined,
     families,
     capabilities: capabilitiesOf(settings, self),
   };
 }
 
-function capabilitiesOf({ localAsn, families, restartTime }: PeerSettings, self: Self): Capabilities {
+function capabilitiesOf(
+  { config, localAsn, extendedNextHop, families, restartTime }: PeerSettings,
+  self: Self,
+): Capabilities {
   const { restarting, forwardingPreserved } = self;
+  const { send = false, receive = false } = config.addPath ?? {};
   return {
     families,
     routeRefresh: true,
+    enhancedRouteRefresh: true,
     extendedMessage: true,
+    ...(extendedNextHop && { extendedNextHop }),
     asn: localAsn,
+    ...((send || receive) && { addPath: families.map((family) => ({ family, send, receive })) }),
     ...(restartTime > 0 && {
       gracefulRestart: {
         restarting,
-        notification: false,
+        notification: true,
         restartTime,
         families: families.map((family) => ({ family, forwardingPreserved })),
       },
@@ -144,13 +223,21 @@ function capabilitiesOf({ localAsn, families, restartTime }: PeerSettings, self:
 }
 
 export function importPolicy(
-  { localAsn, internal, importRules }: PeerSettings,
+  { config, localAsn, speakerAsn, internal, clusterId, importRules }: PeerSettings,
   family: Family,
   routerId: number,
   ownAddress: Address | undefined,
   cache: FilterCache,
 ): ImportPolicy {
-  return { localAsn, routerId, internal, ownAddress, filter: filterOf(cache, importRules, family, internal) };
+  return {
+    ownAsns: localAsn === speakerAsn ? [localAsn] : [localAsn, speakerAsn],
+    allowOwnAs: config.allowOwnAs ?? 0,
+    routerId,
+    clusterId,
+    internal,
+    ownAddress,
+    filter: filterOf(cache, importRules, family, internal),
+  };
 }
 
 /** `sessionAddress` is our end of the TCP connection. */
@@ -161,15 +248,21 @@ export function exportPolicy(
   sessionAddress: Address,
   cache: FilterCache,
 ): ExportPolicy {
-  const { config, localAsn, internal, ownNextHops, exportRules } = settings;
+  const { config, localAsn, internal, client, clusterId, ownNextHops, exportRules } = settings;
+  const usable = sessionAddress.family === family || (sessionAddress.family === 6 && session.extendedNextHop);
   return {
     family,
     internal,
+    client,
+    clusterId,
     localAsn,
     asOctets: session.asOctets,
     longestMessage: session.longestMessage,
-    nextHopSelf: config.nextHopSelf ?? false,
-    ownNextHop: ownNextHops[family] ?? (sessionAddress.family === family ? sessionAddress : undefined),
+    addPath: session.addPathSend.includes(family),
+    nextHopMode: config.nextHopSelf === true ? "self" : config.nextHopKeep === true ? "keep" : "auto",
+    extendedNextHop: session.extendedNextHop,
+    gracefulShutdown: config.gracefulShutdown ?? false,
+    ownNextHop: ownNextHops[family] ?? (usable ? sessionAddress : undefined),
     filter: filterOf(cache, exportRules, family, internal),
   };
 }
@@ -177,9 +270,13 @@ export function exportPolicy(
 /** The router ID as the number that messages carry. Throws `Failure` (`bad-config`). */
 export function routerIdOf({ routerId, asn }: SpeakerConfig): number {
   if (!Number.isInteger(asn) || asn < 1 || asn > MAX_ASN) throw new Failure("bad-config", `${asn} is not an AS number`);
-  const address = parseAddress(routerId);
+  return identifierOf("router ID", routerId);
+}
+
+function identifierOf(what: string, text: string): number {
+  const address = parseAddress(text);
   if (address.family !== 4 || address.value === 0n) {
-    throw new Failure("bad-config", `router ID "${routerId}" is not an IPv4 address other than 0.0.0.0`);
+    throw new Failure("bad-config", `${what} "${text}" is not an IPv4 address other than 0.0.0.0`);
   }
   return Number(address.value);
 }

@@ -1,20 +1,26 @@
 import type net from "node:net";
-import { formatAddress, type Family } from "../ip/address.ts";
+import { formatAddress, parseAddress, type Family } from "../ip/address.ts";
 import { ByteReader } from "../lib/bytes.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { BfdService, BfdSession } from "./bfd.io.ts";
 import { createAdjacency, type Adjacency, type AdjacencyHost } from "./adjacency.ts";
 import { resolveCollision } from "./collision.ts";
-import type { FamilyCounts, PeerStatus } from "./config.ts";
+import type { FamilyCounts, PeerStatus, SocketCalls } from "./config.ts";
+import { descriptorOf, protect, type Protection } from "./connection.io.ts";
 import { MESSAGE } from "./constants.ts";
 import { createMachine, type Machine, type MachineOwner } from "./machine.io.ts";
 import { decodeOpen, decodeRouteRefresh, type Frame, type OpenMessage } from "./message.ts";
-import { negotiate } from "./negotiation.ts";
+import { mrtMessages, mrtStateChange, type MrtSession } from "./mrt.ts";
+import { agreedOn, negotiate } from "./negotiation.ts";
 import { CEASE, decodeNotification, describeNotification, ProtocolError, type Notification } from "./notification.ts";
-import { sessionConfig, type PeerSettings, type Self } from "./peer-settings.ts";
+import { sameBfd, sessionConfig, type PeerSettings, type Self } from "./peer-settings.ts";
 import { administrativeStop, type Event } from "./session.ts";
 
 /** What a peer needs of the speaker that it belongs to. */
 export interface PeerHost extends AdjacencyHost {
   self(): Self;
+  readonly sockets: SocketCalls | undefined;
+  readonly bfd: BfdService;
   /** Its state is another, or it has told all it knows. */
   changed(peer: Peer): void;
   log(level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
@@ -30,6 +36,8 @@ export interface Peer {
   /** Takes new settings, none of which needs a new session. */
   configure(settings: PeerSettings): void;
   status(): PeerStatus;
+  /** Gives messages and changes of state as MRT records, until the function it returns is called. */
+  trace(write: (record: Uint8Array) => void): () => void;
   /** Ends the session with Cease, and with it the peer: its routes go. */
   remove(subcode: number, communication?: string): void;
   /** Ends without a word. */
@@ -40,6 +48,19 @@ export interface Peer {
 const MOST_ACCEPTED = 4;
 /** From least to most advanced: which machine stands for the peer. */
 const RANK = { idle: 0, active: 1, connect: 2, openSent: 3, openConfirm: 4, established: 5 } as const;
+
+function protectionOf(
+  { address, config: { password, ttlSecurity } }: PeerSettings,
+  calls: SocketCalls | undefined,
+): Protection | undefined {
+  if (calls === undefined || (password === undefined && ttlSecurity === undefined)) return undefined;
+  return {
+    calls,
+    address,
+    ...(password !== undefined && { password }),
+    ...(ttlSecurity !== undefined && { hops: ttlSecurity }),
+  };
+}
 
 export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
   const adjacency = createAdjacency(initial, host);
@@ -53,14 +74,29 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
   let remoteRouterId: number | undefined;
   let reason = "not started";
   let shown: Pick<PeerStatus, "state" | "since"> = { state: "idle", since: host.clock.now() };
+  let watched: { readonly localAddress: string; readonly session: BfdSession } | undefined;
   let lastNotification: PeerStatus["lastNotification"];
+  const traces = new Set<(record: Uint8Array) => void>();
   const messages = { received: 0, sent: 0 };
+
+  /** Where our end is not known, all zeros stand for it (RFC 6396 section 4.4.1). */
+  function mrtSession(local: string | undefined, addPath: boolean): MrtSession {
+    const { address, localAsn, config } = settings;
+    const localAddress = local === undefined ? { family: address.family, value: 0n } : parseAddress(local);
+    return { peerAsn: config.asn, localAsn, peerAddress: address, localAddress, addPath };
+  }
 
   const owner: MachineOwner = {
     clock: host.clock,
     get target() {
       const { config, port } = settings;
-      return { host: config.address, port, localAddress: config.sourceAddress };
+      const protection = protectionOf(settings, host.sockets);
+      return {
+        host: config.address,
+        port,
+        localAddress: config.sourceAddress,
+        ...(protection !== undefined && { protection }),
+      };
     },
     config(machine) {
       const self = host.self();
@@ -71,6 +107,13 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
     message(machine, frame, bytes) {
       messages.received += 1;
       machine.handle(read(machine, frame, bytes));
+    },
+    wire(machine, direction, bytes) {
+      const { connection, session } = machine;
+      if (traces.size === 0 || connection === undefined) return;
+      const families = (direction === "sent" ? session?.addPathSend : session?.addPathReceive) ?? [];
+      const mrt = mrtSession(connection.localAddress, families.length > 0);
+      for (const record of mrtMessages(host.clock.now(), mrt, bytes)) for (const write of traces) write(record);
     },
     up(machine, session) {
       const { connection } = machine;
@@ -90,6 +133,7 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
           connection.write(bytes);
         },
       });
+      watch(connection.localAddress);
       log("info", "BGP session established");
     },
     down(machine, session, graceful) {
@@ -121,6 +165,25 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
     },
   };
 
+  /** From when the session first comes up, as only then there is somebody to watch. */
+  function watch(localAddress: string): void {
+    if (settings.bfd === undefined || watched?.localAddress === localAddress) return;
+    unwatch();
+    const session = host.bfd.watch(parseAddress(localAddress), settings.address, settings.bfd, {
+      up: () => log("info", "BFD session is up"),
+      down(failed, why) {
+        log("warn", `BFD session is down: ${why}`);
+        if (failed) established?.handle({ type: "bfdDown", reason: why });
+      },
+    });
+    watched = { localAddress, session };
+  }
+
+  function unwatch(): void {
+    watched?.session.stop();
+    watched = undefined;
+  }
+
   function machines(): Machine[] {
     return dialler === undefined ? [...accepted] : [dialler, ...accepted];
   }
@@ -130,6 +193,10 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
     let state: PeerStatus["state"] = running && passive ? "active" : "idle";
     for (const machine of machines()) if (RANK[machine.state] > RANK[state]) ({ state } = machine);
     if (state === shown.state) return;
+    for (const write of traces) {
+      const local = established?.connection?.localAddress ?? settings.config.sourceAddress;
+      write(mrtStateChange(host.clock.now(), mrtSession(local, false), shown.state, state));
+    }
     shown = { state, since: host.clock.now() };
     host.changed(peer);
   }
@@ -151,7 +218,7 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
           return { type: "notification", notification };
         }
         case MESSAGE.routeRefresh:
-          if (machine === established) adjacency.refresh(decodeRouteRefresh(bytes, start, end).family);
+          if (machine === established) adjacency.refresh(decodeRouteRefresh(bytes, start, end));
           return { type: "routeRefresh" };
         default:
           return { type: "keepalive" };
@@ -219,6 +286,19 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
         socket.destroy();
         return;
       }
+      const { address, config } = settings;
+      try {
+        // The password came with the socket that listens.
+        const { ttlSecurity } = config;
+        const calls = host.sockets;
+        if (ttlSecurity !== undefined && calls !== undefined) {
+          protect(descriptorOf(socket), { calls, address, hops: ttlSecurity });
+        }
+      } catch (thrown) {
+        log("warn", `refused the peer's connection: ${messageOf(thrown)}`);
+        socket.destroy();
+        return;
+      }
       const oldest = accepted.find((machine) => machine !== established);
       if (accepted.length >= MOST_ACCEPTED && oldest !== undefined) oldest.handle({ type: "collision" });
       const machine = createMachine("them", owner);
@@ -226,8 +306,17 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
       machine.accept(socket);
     },
     configure(next) {
+      const watchesAnew = !sameBfd(settings, next);
       settings = next;
+      if (watchesAnew) {
+        unwatch();
+        if (established?.connection !== undefined) watch(established.connection.localAddress);
+      }
       adjacency.configure(next);
+    },
+    trace(write) {
+      traces.add(write);
+      return () => void traces.delete(write);
     },
     status() {
       const { config, port, internal } = settings;
@@ -250,9 +339,11 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
         }),
         ...(session !== undefined && { holdTime: session.holdTime }),
         families: session?.families ?? [],
+        agreed: session === undefined ? [] : agreedOn(session),
         routes,
         messages: { ...messages },
         ...(lastNotification !== undefined && { lastNotification }),
+        ...(watched !== undefined && { bfd: { state: watched.session.state, since: watched.session.since } }),
         established: establishedCount,
         gracefulRestart: {
           negotiated: session?.gracefulRestart !== undefined,
@@ -262,11 +353,13 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
     },
     remove(subcode, communication) {
       running = false;
+      unwatch();
       for (const machine of machines()) machine.handle(administrativeStop(subcode, communication));
       adjacency.remove();
     },
     abandon() {
       running = false;
+      unwatch();
       adjacency.abandon();
       for (const machine of machines()) machine.abandon();
     },

@@ -22,6 +22,13 @@ export interface PathView {
   readonly stale: boolean;
 }
 
+/** `path` is its number in the table, which another path may have once this one is gone. */
+export interface UsablePath {
+  readonly path: number;
+  readonly peer: number;
+  readonly set: AttributeSet;
+}
+
 export interface PathCounts {
   received: number;
   accepted: number;
@@ -167,14 +174,18 @@ export class Rib {
     }
   }
 
-  /** Decides dirty prefixes, at most `limit`, and tells of those whose best path or equal-cost set changed. */
-  flush(limit: number, visit: BestVisitor): void {
+  /**
+   * Decides dirty prefixes, at most `limit`. Tells `visit` of those whose best path or equal-cost set changed, and
+   * `decided` of all of them, as some other path of theirs may have.
+   */
+  flush(limit: number, visit: BestVisitor, decided: (id: number) => void): void {
     const batch = this.#dirtyList.length <= limit ? this.#dirtyList : this.#dirtyList.splice(0, limit);
     if (batch === this.#dirtyList) this.#dirtyList = [];
     for (const id of batch) {
       const force = this.#dirty[id] === DIRTY_NEXT_HOP;
       this.#dirty[id] = CLEAN;
       this.#decide(id, force, visit);
+      decided(id);
       if (this.#first[id] === NONE) this.#emptied.add(id);
     }
   }
@@ -230,6 +241,16 @@ export class Rib {
     return views;
   }
 
+  /** All paths that may be used, the best or not, by their numbers. */
+  usable(id: number): UsablePath[] {
+    const paths: UsablePath[] = [];
+    for (let path = this.#first[id] ?? NONE; path >= 0; path = this.#next[path]!) {
+      const set = this.#usableSet(path);
+      if (set !== undefined) paths.push({ path, peer: this.#pathPeer[path]!, set });
+    }
+    return paths;
+  }
+
   #decide(id: number, force: boolean, visit: BestVisitor): void {
     const oldSet = this.#bestSet[id]!;
     const oldPeer = this.#bestPeer[id]!;
@@ -252,17 +273,22 @@ export class Rib {
     if (oldSet !== 0) this.#sets.release(oldSet);
   }
 
-  /** Paths that may be used: accepted, and with a next hop that can be reached. */
   #candidates(id: number): Candidate[] {
     const candidates: Candidate[] = [];
     for (let path = this.#first[id]!; path !== NONE; path = this.#next[path]!) {
-      const used = this.#used[path]!;
-      if (used === 0) continue;
-      const set = this.#sets.get(used);
-      if (set.nextHop !== undefined && set.nextHop.resolved === undefined) continue;
-      candidates.push({ set, peer: this.#peerOf(this.#pathPeer[path]!) });
+      const set = this.#usableSet(path);
+      if (set === undefined) continue;
+      candidates.push({ set, peer: this.#peerOf(this.#pathPeer[path]!), pathId: this.#pathId[path]! });
     }
     return candidates;
+  }
+
+  /** What a path that may be used says: it was accepted, and its next hop can be reached. */
+  #usableSet(path: number): AttributeSet | undefined {
+    const used = this.#used[path]!;
+    if (used === 0) return undefined;
+    const set = this.#sets.get(used);
+    return set.nextHop !== undefined && set.nextHop.resolved === undefined ? undefined : set;
   }
 
   /** The sets of paths with different next hops, best first; none where that leaves one. */

@@ -4,8 +4,8 @@ import fc from "fast-check";
 import { negotiated } from "./bgp.testing.ts";
 import { resolveCollision, type Contender } from "./collision.ts";
 import type { OpenMessage } from "./message.ts";
-import { negotiate } from "./negotiation.ts";
-import { CEASE, describeNotification, notification, shutdown } from "./notification.ts";
+import { agreedOn, negotiate } from "./negotiation.ts";
+import { CEASE, describeNotification, hardReset, notification, shutdown } from "./notification.ts";
 import {
   administrativeStop,
   IDLE,
@@ -25,6 +25,8 @@ const CONFIG: SessionConfig = {
   passive: false,
   connectTimeout: 2000,
   connectRetry: 5000,
+  sendHoldTime: 480_000,
+  signed: false,
   families: [4],
   capabilities: {
     families: [4],
@@ -57,6 +59,8 @@ const EVENTS = {
   stop: administrativeStop(CEASE.administrativeShutdown, "bye"),
   connectRetry: { type: "connectRetryExpired" },
   hold: { type: "holdExpired" },
+  bfdDown: { type: "bfdDown", reason: "nothing heard" },
+  sendHold: { type: "sendHoldExpired" },
   keepaliveTimer: { type: "keepaliveExpired" },
   idleHold: { type: "idleHoldExpired" },
   connected: { type: "connected" },
@@ -80,6 +84,8 @@ start         connect connect connect  active   openSent    openConfirm establis
 stop          idle    idle    idle     idle     idle        idle        idle
 connectRetry  idle    held    connect  connect  openSent    openConfirm established
 hold          idle    held    connect  active   active      active      active
+bfdDown       idle    held    connect  active   openSent    openConfirm active
+sendHold      idle    held    connect  active   openSent    openConfirm active
 keepaliveTimer idle   held    connect  active   openSent    openConfirm established
 idleHold      idle    connect connect  active   openSent    openConfirm established
 connected     idle    held    openSent openSent openSent    openConfirm established
@@ -151,7 +157,9 @@ describe("the session machine", () => {
   };
   test("says goodbye with the code that the RFC asks for", () => {
     assert.equal(farewellOf(STATES.established, EVENTS.hold), "Hold Timer Expired");
+    assert.equal(farewellOf(STATES.established, EVENTS.sendHold), "Send Hold Timer Expired");
     assert.equal(farewellOf(STATES.established, EVENTS.stop), 'Cease: Administrative Shutdown "bye"');
+    assert.equal(farewellOf(STATES.established, EVENTS.bfdDown), "Cease: BFD Down");
     assert.match(farewellOf(STATES.openSent, EVENTS.update), /Unexpected Message in OpenSent/);
     assert.match(farewellOf(STATES.openConfirm, EVENTS.update), /Unexpected Message in OpenConfirm/);
     assert.match(farewellOf(STATES.established, EVENTS.open), /Unexpected Message in Established/);
@@ -172,6 +180,44 @@ describe("the session machine", () => {
     const incapable: State = { name: "established", session: negotiated() };
     const { actions } = step(incapable, EVENTS.closed, CONFIG);
     assert.ok(actions.some((action) => action.type === "down" && !action.graceful));
+  });
+
+  test("with RFC 8538 so does a notification, but for a hard reset, which is how we stop for good", () => {
+    const state: State = { name: "established", session: { ...SESSION, notificationRestart: true } };
+    const graceful = (event: Event): boolean => {
+      const down = step(state, event, CONFIG).actions.find(({ type }) => type === "down");
+      return down?.type === "down" && down.graceful;
+    };
+    const hard: Event = { type: "notification", notification: hardReset(shutdown(2, "bye")) };
+    const flood: Event = { type: "malformed", notification: notification(CEASE.code, 1), reason: "too many" };
+    for (const event of [EVENTS.closed, EVENTS.cease, EVENTS.error, EVENTS.hold, EVENTS.sendHold, EVENTS.malformed]) {
+      assert.ok(graceful(event), event.type);
+    }
+    for (const event of [hard, flood, EVENTS.stop, EVENTS.collision, EVENTS.bfdDown])
+      assert.ok(!graceful(event), event.type);
+    assert.equal(farewellOf(state, EVENTS.stop), 'Cease: Administrative Shutdown "bye" (hard reset)');
+    assert.equal(farewellOf(state, flood), "Cease: Maximum Number of Prefixes Reached (hard reset)");
+    assert.match(farewellOf(state, EVENTS.malformed), /^Message Header Error: /);
+    const again = hardReset(hardReset(notification(4)));
+    assert.equal(describeNotification(again), "Cease: Hard Reset", "what is nested is not unfolded for ever");
+  });
+
+  test("a peer that floods us is left alone for five minutes", () => {
+    const flood: Event = { type: "malformed", notification: notification(CEASE.code, 1), reason: "too many" };
+    const { state, actions } = step(STATES.established, flood, CONFIG);
+    assert.equal(nameOf(state), "held");
+    assert.ok(actions.some((action) => action.type === "startTimer" && action.milliseconds === 300_000));
+  });
+
+  test("who does not answer may have another password", () => {
+    const reasons = [true, false].map((signed) => {
+      const { actions } = step(STATES.connect, EVENTS.connectRetry, { ...CONFIG, signed });
+      return actions.flatMap((action) => (action.type === "explain" ? action.reason : []));
+    });
+    assert.deepEqual(reasons, [
+      ["timed out: no answer in 2 s; is the password the same on both sides?"],
+      ["timed out: no answer in 2 s"],
+    ]);
   });
 
   const waits = (event: Event, config = CONFIG): number[] => {
@@ -236,7 +282,7 @@ describe("the session machine", () => {
             active: ["connectRetry"],
             openSent: ["hold"],
             openConfirm: ["hold", "keepalive"],
-            established: ["hold", "keepalive"],
+            established: ["hold", "keepalive", "sendHold"],
           };
           const held = "session" in state && state.session.holdTime === 0 ? [] : (needed[state.name] ?? []);
           for (const timer of held) assert.ok(timers.has(timer), `${state.name} without ${timer} after ${event.type}`);
@@ -307,25 +353,45 @@ describe("negotiation", () => {
       asn: 64512,
       routeRefresh: true,
       extendedMessage: true,
+      enhancedRouteRefresh: true,
+      extendedNextHop: true,
+      gracefulRestart: { restarting: false, notification: true, restartTime: 60, families: [] },
       addPath: [{ family: 4, send: true, receive: true }],
     } as const;
     const both = result({ capabilities }, { families: [4, 6], capabilities });
     assert.ok("session" in both);
-    const { families, asOctets, longestMessage, addPathReceive, addPathSend, gracefulRestart } = both.session;
-    assert.deepEqual(
-      { families, asOctets, longestMessage, addPathReceive, addPathSend, gracefulRestart },
-      {
-        families: [4, 6],
-        asOctets: 4,
-        longestMessage: 65535,
-        addPathReceive: [4],
-        addPathSend: [4],
-        gracefulRestart: undefined,
-      },
-    );
+    const {
+      remoteRouterId: _id,
+      internal: _internal,
+      holdTime: _hold,
+      keepaliveTime: _keepalive,
+      ...agreed
+    } = both.session;
+    assert.deepEqual(agreed, {
+      families: [4, 6],
+      asOctets: 4,
+      longestMessage: 65535,
+      routeRefresh: true,
+      enhancedRouteRefresh: true,
+      extendedNextHop: true,
+      gracefulRestart: capabilities.gracefulRestart,
+      notificationRestart: true,
+      addPathReceive: [4],
+      addPathSend: [4],
+    });
+    assert.deepEqual(agreedOn(both.session), [
+      "four-octet AS",
+      "enhanced route refresh",
+      "extended messages",
+      "IPv6 next hops for IPv4",
+      "graceful restart",
+      "graceful restart after notifications",
+      "add-path (receive IPv4, send IPv4)",
+    ]);
     const old = result({ capabilities: {} });
     assert.ok("session" in old);
     assert.deepEqual([old.session.asOctets, old.session.longestMessage, old.session.routeRefresh], [2, 4096, false]);
+    assert.deepEqual(agreedOn(old.session), []);
   });
 
   test("one router ID in two ASes is fine (RFC 6286)", () => {

@@ -6,8 +6,11 @@ import {
   CEASE,
   describeNotification,
   FSM_ERROR,
+  hardReset,
   HOLD_TIMER_EXPIRED,
+  isHardReset,
   notification,
+  SEND_HOLD_TIMER_EXPIRED,
   shutdown,
   type Notification,
 } from "./notification.ts";
@@ -58,10 +61,14 @@ export type Event =
   | { readonly type: "update" }
   /** RFC 2918. */
   | { readonly type: "routeRefresh" }
+  /** RFC 9687: the peer has taken nothing of what we have to say for that long. */
+  | { readonly type: "sendHoldExpired" }
+  /** RFC 5882 section 4.1: the peer cannot be reached any more. */
+  | { readonly type: "bfdDown"; readonly reason: string }
   /** RFC 4724 section 4.2: the peer has restarted and opened a new connection before this one was seen to end. */
   | { readonly type: "peerRestarted" };
 
-export type Timer = "connectRetry" | "hold" | "keepalive" | "idleHold";
+export type Timer = "connectRetry" | "hold" | "keepalive" | "idleHold" | "sendHold";
 
 export type Action =
   | { readonly type: "dial" }
@@ -96,6 +103,10 @@ export interface SessionConfig {
   readonly passive: boolean;
   readonly connectTimeout: number;
   readonly connectRetry: number;
+  /** How long the peer may take nothing (RFC 9687). */
+  readonly sendHoldTime: number;
+  /** Segments are signed (RFC 2385): who signs otherwise gets no answer. */
+  readonly signed: boolean;
   readonly families: readonly Family[];
   readonly capabilities: Capabilities;
 }
@@ -109,7 +120,10 @@ const ERROR_HOLD = { first: 5000, longest: 30_000 };
 /** Pause before asking a host again that answered, if only with a refusal: it will be ready any moment. */
 const ANSWERED_RETRY = { first: 100, longest: 1000 };
 
-const TIMERS: readonly Timer[] = ["connectRetry", "hold", "keepalive", "idleHold"];
+/** A peer that floods us will not stop at once. */
+const MAXIMUM_PREFIXES_HOLD = 300_000;
+
+const TIMERS: readonly Timer[] = ["connectRetry", "hold", "keepalive", "idleHold", "sendHold"];
 
 export function step(state: State, event: Event, config: SessionConfig): Step {
   switch (state.name) {
@@ -154,7 +168,9 @@ function inConnect(state: In<"connect">, event: Event, config: SessionConfig): S
     case "connectRetryExpired": {
       const again = dial(state.failures + 1, config);
       const seconds = config.connectTimeout / 1000;
-      return go(again.state, { type: "close" }, explain(`timed out: no answer in ${seconds} s`), ...again.actions);
+      const hint = config.signed ? "; is the password the same on both sides?" : "";
+      const reason = `timed out: no answer in ${seconds} s${hint}`;
+      return go(again.state, { type: "close" }, explain(reason), ...again.actions);
     }
     case "stop":
     case "collision":
@@ -195,7 +211,10 @@ function inOpenConfirm(state: In<"openConfirm">, event: Event, config: SessionCo
   const { session } = state;
   switch (event.type) {
     case "keepalive":
-      return go({ name: "established", session }, ...liveness(session), { type: "up", session });
+      return go({ name: "established", session }, ...liveness(session), startTimer("sendHold", config.sendHoldTime), {
+        type: "up",
+        session,
+      });
     case "keepaliveExpired":
       return stay(state, ...keepalive(session));
     default:
@@ -238,6 +257,9 @@ function withoutSession(
 function inEstablished(state: In<"established">, event: Event, config: SessionConfig): Step {
   const { session } = state;
   const down = (graceful: boolean): Action => ({ type: "down", session, graceful });
+  // RFC 4724 section 4: only a lost connection leaves room for a restart, unless both sides have RFC 8538.
+  const leavesRoom = session.notificationRestart;
+  const forGood = (notice: Notification): Notification => (leavesRoom ? hardReset(notice) : notice);
   switch (event.type) {
     case "update":
     case "keepalive":
@@ -246,7 +268,6 @@ function inEstablished(state: In<"established">, event: Event, config: SessionCo
     case "keepaliveExpired":
       return stay(state, ...keepalive(session));
     case "closed": {
-      // Only this way of ending leaves room for a restart: a NOTIFICATION says that the peer is done (RFC 4724 section 4).
       const after = retry(0, true, config, `connection lost: ${event.reason}`);
       return ended(withActions(after, down(session.gracefulRestart !== undefined)));
     }
@@ -254,28 +275,49 @@ function inEstablished(state: In<"established">, event: Event, config: SessionCo
       const after = go(IDLE, down(session.gracefulRestart !== undefined), explain("the peer restarted"));
       return ended(after);
     }
-    case "notification":
-      return ended(withActions(afterNotification(event.notification, 0, config), down(false)));
+    case "notification": {
+      const after = afterNotification(event.notification, 0, config);
+      return ended(withActions(after, down(leavesRoom && !isHardReset(event.notification))));
+    }
     case "holdExpired": {
       const reason = `hold timer expired: nothing heard for ${session.holdTime} s`;
-      return ended(withActions(retry(0, true, config, reason), down(false)), EXPIRED);
+      return ended(withActions(retry(0, true, config, reason), down(leavesRoom)), EXPIRED);
     }
-    case "malformed":
-      return withActions(fail(0, event.notification, event.reason), down(false));
+    case "bfdDown": {
+      // Its forwarding is gone with it: nothing is worth keeping.
+      const after = retry(0, true, config, `BFD: ${event.reason}`);
+      return ended(withActions(after, down(false)), forGood(notification(CEASE.code, CEASE.bfdDown)));
+    }
+    case "sendHoldExpired": {
+      const reason = `send hold timer expired: the peer took nothing for ${config.sendHoldTime / 1000} s`;
+      return ended(withActions(retry(0, true, config, reason), down(leavesRoom)), SEND_EXPIRED);
+    }
+    case "malformed": {
+      const { code, subcode } = event.notification;
+      if (code !== CEASE.code || subcode !== CEASE.maximumPrefixes) {
+        return withActions(fail(0, event.notification, event.reason), down(leavesRoom));
+      }
+      const next: State = { name: "idle", held: true, failures: 0 };
+      const after = go(next, startTimer("idleHold", MAXIMUM_PREFIXES_HOLD), explain(event.reason), down(false));
+      return ended(after, forGood(event.notification));
+    }
     case "open": {
       const refusal = notification(FSM_ERROR.code, FSM_ERROR.inEstablished);
-      return withActions(fail(0, refusal, "OPEN received in established"), down(false));
+      return withActions(fail(0, refusal, "OPEN received in established"), down(leavesRoom));
     }
     case "collision":
       return ended(go(IDLE, down(false)), notification(CEASE.code, CEASE.connectionCollision));
-    case "stop":
-      return ended(go(IDLE, down(event.notification === undefined)), event.notification);
+    case "stop": {
+      const farewell = event.notification === undefined ? undefined : forGood(event.notification);
+      return ended(go(IDLE, down(farewell === undefined)), farewell);
+    }
     default:
       return stay(state);
   }
 }
 
 const EXPIRED = notification(HOLD_TIMER_EXPIRED.code);
+const SEND_EXPIRED = notification(SEND_HOLD_TIMER_EXPIRED.code);
 
 function stay(state: State, ...actions: Action[]): Step {
   return { state, actions };

@@ -1,10 +1,13 @@
 import type net from "node:net";
-import { formatAddress } from "../ip/address.ts";
+import { formatAddress, parseAddress } from "../ip/address.ts";
 import { messageOf, codeOf, Failure } from "../lib/errors.ts";
+import { createBfdService } from "./bfd.io.ts";
 import type { Clock } from "./clock.ts";
 import type { RouteChange, Speaker, SpeakerConfig, SpeakerEvents } from "./config.ts";
 import { listen, plainAddress, type Listener } from "./connection.io.ts";
 import { REAL_CLOCK } from "./machine.io.ts";
+import { LOCAL_PEER } from "./decision.ts";
+import { mrtPeers, mrtRoute } from "./mrt.ts";
 import { CEASE } from "./notification.ts";
 import { needsNewSession, routerIdOf, settingsOf, type PeerSettings } from "./peer-settings.ts";
 import { createPeer, type Peer, type PeerHost } from "./peer.io.ts";
@@ -53,6 +56,8 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       restarting: !settled,
       forwardingPreserved: config.restart?.forwardingPreserved ?? false,
     }),
+    sockets: config.sockets,
+    bfd: createBfdService({ clock, sockets: config.sockets, log: (...line) => config.log?.(...line) }),
     schedule,
     changed(peer) {
       emit("peer", (listener) => listener(peer.status()));
@@ -136,6 +141,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
   function setPeers(wanted: ReadonlyMap<string, PeerSettings>): void {
     // Filters of the past are forgotten: those in use live on in their groups.
     host.filters.clear();
+    guardListeners(wanted);
     for (const [address, peer] of peers) {
       const next = wanted.get(address);
       if (next !== undefined && !needsNewSession(peer.settings, next)) continue;
@@ -154,6 +160,28 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
     }
   }
 
+  /** Keys belong to the sockets that listen, from which accepted ones inherit them. */
+  function guardListeners(wanted: ReadonlyMap<string, PeerSettings>): void {
+    const { sockets } = config;
+    if (sockets === undefined) return;
+    const now = new Map([...wanted.values()].map(({ address, config: peer }) => [address, peer]));
+    const before = [...peers.values()].map(({ settings }) => settings);
+    for (const { fd } of open) {
+      try {
+        for (const { address, config: peer } of before) {
+          if (peer.password !== undefined) sockets.setPassword(fd, address, "");
+        }
+        for (const [address, { password, ttlSecurity }] of now) {
+          if (password !== undefined) sockets.setPassword(fd, address, password);
+          // Who wants to see a TTL of 255 wants it from the first answer on.
+          if (ttlSecurity !== undefined) sockets.setTtl(fd, address.family, 255, 0);
+        }
+      } catch (thrown) {
+        host.log("warn", `peers with a password or TTL security cannot connect to us: ${messageOf(thrown)}`, {});
+      }
+    }
+  }
+
   const open = await listenAll(config, accept);
   if (restarting) {
     tables.defer();
@@ -169,7 +197,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
     setPeers(configs) {
       const wanted = new Map<string, PeerSettings>();
       for (const peer of configs) {
-        const settings = settingsOf(peer, config.asn);
+        const settings = settingsOf(peer, config);
         const address = formatAddress(settings.address);
         const other = wanted.get(address);
         if (other !== undefined) {
@@ -186,6 +214,10 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       tables.setOrigination(routes);
       routesKnown = true;
       schedule();
+    },
+    refresh(name) {
+      for (const { settings, adjacency } of peers.values())
+        if (settings.config.name === name) adjacency.requestRefresh();
     },
     recheckNextHops() {
       tables.recheckNextHops();
@@ -207,6 +239,36 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       return routeViews(tables, listening, query);
     },
     learned: (): RouteChange[] => tables.learned(),
+    *dump() {
+      const seconds = Math.floor(clock.now() / 1000);
+      const local = { address: parseAddress("0.0.0.0"), asn: config.asn, routerId };
+      const known = [...peers.values()];
+      const places = new Map([
+        [LOCAL_PEER, 0],
+        ...known.map(({ adjacency }, at) => [adjacency.index, at + 1] as const),
+      ]);
+      const entries = known.map(({ settings: { address, config: peer }, adjacency }) => ({
+        address,
+        asn: peer.asn,
+        routerId: tables.peer(adjacency.index).routerId,
+      }));
+      yield mrtPeers(seconds, routerId, [local, ...entries]);
+      let sequence = 0;
+      for (const { prefix, paths } of tables.paths()) {
+        const told = paths.flatMap(({ peer, pathId, received }) => {
+          const place = places.get(peer);
+          return place === undefined ? [] : [{ peer: place, pathId, attributes: received.attributes }];
+        });
+        yield mrtRoute(seconds, sequence, prefix, told);
+        sequence += 1;
+      }
+    },
+    trace(name, write) {
+      const stops = [...peers.values()].flatMap((peer) =>
+        peer.settings.config.name === name ? [peer.trace(write)] : [],
+      );
+      return () => stops.forEach((stopTrace) => stopTrace());
+    },
     async close(communication) {
       if (over) return;
       stop();
@@ -230,6 +292,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
     stopCheck?.();
     if (flushing !== undefined) clearImmediate(flushing);
     for (const listener of open) listener.close();
+    host.bfd.close();
   }
 }
 

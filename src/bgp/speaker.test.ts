@@ -16,24 +16,9 @@ import {
   rawSession,
   speakerAt,
   until,
+  withSpeakers,
   type TestSpeaker,
 } from "./speaker.testing.ts";
-
-/** Runs a test with speakers that are abandoned afterwards, whatever happens. */
-async function withSpeakers(
-  run: (keep: <One extends Speaker>(speaker: Promise<One>) => Promise<One>) => Promise<void>,
-): Promise<void> {
-  const running: Speaker[] = [];
-  try {
-    await run(async (pending) => {
-      const speaker = await pending;
-      running.push(speaker);
-      return speaker;
-    });
-  } finally {
-    for (const speaker of running) await speaker.abandon();
-  }
-}
 
 function stateOf(speaker: Speaker, index = 0): PeerStatus {
   const status = speaker.peers()[index];
@@ -241,7 +226,7 @@ describe("graceful restart", () => {
       const [one, two] = await pair(keep);
       await one.close("kernel upgrade");
       await until("the end", () => two.table.size === 0);
-      assert.equal(stateOf(two).lastNotification?.text, 'Cease: Administrative Shutdown "kernel upgrade"');
+      assert.equal(stateOf(two).lastNotification?.text, 'Cease: Administrative Shutdown "kernel upgrade" (hard reset)');
     }));
 });
 

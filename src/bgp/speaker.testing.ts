@@ -60,6 +60,22 @@ export async function speakerAt(
   });
 }
 
+/** Runs a test with speakers that are abandoned afterwards, whatever happens. */
+export async function withSpeakers(
+  run: (keep: <One extends Speaker>(speaker: Promise<One>) => Promise<One>) => Promise<void>,
+): Promise<void> {
+  const running: Speaker[] = [];
+  try {
+    await run(async (pending) => {
+      const speaker = await pending;
+      running.push(speaker);
+      return speaker;
+    });
+  } finally {
+    for (const speaker of running) await speaker.abandon();
+  }
+}
+
 /** How the speaker on 127.0.0.`from` knows the one on 127.0.0.`to`: next hops are of TEST-NET-1. */
 export function peerOf(from: number, to: number, port: number, change: Partial<PeerConfig> = {}): PeerConfig {
   return {
@@ -92,6 +108,8 @@ export interface RawPeer {
   readonly bodies: Uint8Array[];
   readonly closed: boolean;
   send(bytes: Uint8Array): void;
+  /** Reads no more. */
+  pause(): void;
   end(): void;
 }
 
@@ -123,6 +141,7 @@ export async function rawPeer(from: string, to: Speaker & { address: string }): 
       return closed;
     },
     send: (bytes) => void socket.write(bytes),
+    pause: () => void socket.pause(),
     end: () => void socket.destroy(),
   };
 }

@@ -3,15 +3,17 @@ import { formatPrefix, type Prefix } from "../ip/prefix.ts";
 import { AttributeTable, type AttributeSet } from "./attribute-table.ts";
 import type { OriginatedRoute, ResolvedNextHop, RouteChange, RouteNextHop } from "./config.ts";
 import { LOCAL_PEER, type RibPeer } from "./decision.ts";
+import type { GroupHost } from "./exporter.ts";
 import { policyKey, type ExportPolicy } from "./export-policy.ts";
-import { applyOperations, type FilterOperation } from "./filters.ts";
-import { importRefusal, importRoute, type ImportPolicy } from "./import-policy.ts";
+import type { FilterOperation } from "./filters.ts";
+import { acceptedAttributes, importRefusal, importRoute, type ImportPolicy } from "./import-policy.ts";
 import type { Negotiated } from "./negotiation.ts";
 import { walkNlri, wordsOfPrefix, type NlriRange } from "./nlri.ts";
-import { Rib } from "./rib.ts";
+import { Rib, type BestVisitor, type PathView } from "./rib.ts";
 import { decodeAnnouncement, splitUpdate, type UpdateContext, type UpdateSections } from "./update.ts";
 import type { Member } from "./update-batch.ts";
 import { UpdateGroup } from "./update-group.ts";
+import { AddPathGroup } from "./add-path-group.ts";
 
 export interface TablesOptions {
   readonly routerId: number;
@@ -35,19 +37,22 @@ export interface Received {
   readonly problems: readonly string[];
 }
 
+/** Peers that are told the same. */
+export type Group = UpdateGroup | AddPathGroup;
+
 const FAMILIES: readonly Family[] = [4, 6];
 /** Prefixes decided in one turn of the event loop: some tens of milliseconds. */
 const TURN = 32_768;
 
-export function readingOf({ asOctets, internal, addPathReceive, families }: Negotiated): Reading {
-  return { asOctets, internal, addPath: new Set(addPathReceive), families };
+export function readingOf({ asOctets, internal, addPathReceive, extendedNextHop, families }: Negotiated): Reading {
+  return { asOctets, internal, addPath: new Set(addPathReceive), extendedNextHop, families };
 }
 
 /** All that is known of routes, without sockets or clock: messages go in, messages and changes for the kernel come out. */
 export class Tables {
   readonly sets: AttributeTable;
   readonly ribs: { readonly [F in Family]: Rib };
-  readonly groups = new Map<string, UpdateGroup>();
+  readonly groups = new Map<string, Group>();
   /** While true, learned routes are told to nobody: see `release`. */
   #deferring = false;
   readonly #peers: (TablePeer | undefined)[] = [];
@@ -60,7 +65,7 @@ export class Tables {
     const rib = (family: Family): Rib => new Rib(family, this.sets, peerOf, maxPaths);
     this.ribs = { 4: rib(4), 6: rib(6) };
     const address = parseAddress("0.0.0.0");
-    this.addPeer({ name: "local", address, internal: false, routerId, imports: {} });
+    this.addPeer({ name: "local", address, internal: false, client: false, routerId, imports: {} });
   }
 
   peer(index: number): TablePeer {
@@ -132,21 +137,27 @@ export class Tables {
   }
 
   /** Puts a session into the group of those that are told the same; `from` is the group it was in so far. */
-  join(policy: ExportPolicy, member: Member, from?: UpdateGroup): UpdateGroup {
+  join(policy: ExportPolicy, member: Member, from?: Group): Group {
     const key = policyKey(policy);
     let group = this.groups.get(key);
     if (group === undefined) {
-      const peerOf = (index: number): RibPeer => this.peer(index);
-      group = new UpdateGroup(policy, this.ribs[policy.family], peerOf, () => this.#deferring);
+      const host: GroupHost = {
+        rib: this.ribs[policy.family],
+        peerOf: (index) => this.peer(index),
+        defersLearned: () => this.#deferring,
+      };
+      group = policy.addPath ? new AddPathGroup(policy, host) : new UpdateGroup(policy, host);
       this.groups.set(key, group);
     }
     if (group === from) return group;
-    group.join(member, from);
+    // Path identifiers are settled when a session begins, so that both groups are of one kind.
+    if (group instanceof AddPathGroup) group.join(member, from instanceof AddPathGroup ? from : undefined);
+    else group.join(member, from instanceof UpdateGroup ? from : undefined);
     if (from !== undefined) this.leave(from, member);
     return group;
   }
 
-  leave(group: UpdateGroup, member: Member): void {
+  leave(group: Group, member: Member): void {
     group.leave(member);
     if (group.members.size === 0) this.groups.delete(policyKey(group.policy));
   }
@@ -159,6 +170,7 @@ export class Tables {
   release(): void {
     if (!this.#deferring) return;
     this.#deferring = false;
+    // Told before anything else changes: what was decided now may be undone in the next turn.
     for (const group of this.groups.values()) group.reconsider();
   }
 
@@ -172,9 +184,12 @@ export class Tables {
     for (const family of FAMILIES) {
       const rib = this.ribs[family];
       const groups = [...this.groups.values()].filter(({ policy }) => policy.family === family);
-      rib.flush(TURN, (id, set, peer, oldPeer) => {
-        for (const group of groups) group.change(id, peer, oldPeer);
+      const bestChanged: BestVisitor = (id, set, peer, oldPeer) => {
+        for (const group of groups) group.bestChanged(id, peer, oldPeer);
         if (collect && (peer > LOCAL_PEER || oldPeer > LOCAL_PEER)) changes.push(this.#routeChange(rib, id, set, peer));
+      };
+      rib.flush(TURN, bestChanged, (id) => {
+        for (const group of groups) group.pathsChanged(id);
       });
       for (const group of groups) {
         group.flush();
@@ -198,6 +213,17 @@ export class Tables {
       }
     }
     return changes;
+  }
+
+  /** Every path of every peer as it was received, prefix by prefix, with the number of its peer. */
+  *paths(): Generator<{ readonly prefix: Prefix; readonly paths: readonly PathView[] }> {
+    for (const family of FAMILIES) {
+      const rib = this.ribs[family];
+      for (let id = 0; id < rib.prefixes.high; id += 1) {
+        const paths = rib.paths(id);
+        if (paths.length > 0) yield { prefix: rib.prefixOf(id), paths };
+      }
+    }
   }
 
   #routeChange(rib: Rib, id: number, set: AttributeSet | undefined, peer: number): RouteChange {
@@ -227,22 +253,25 @@ export class Tables {
     }
     const rib = this.ribs[family];
     const refused = importRefusal(set.attributes, policy) !== undefined;
-    let lastOperations: readonly FilterOperation[] = [];
-    let lastUsed = set;
+    let last: { readonly operations: readonly FilterOperation[]; readonly used: AttributeSet } | undefined;
     walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => {
       let used: AttributeSet | undefined;
       if (!refused) {
         const verdict = policy.filter.evaluate(w0, w1, w2, w3, length, set.attributes, "peers");
-        if (verdict.accept && verdict.operations.length === 0) used = set;
-        else if (verdict.accept && verdict.operations === lastOperations) used = lastUsed;
-        else if (verdict.accept) {
-          used = this.sets.intern(applyOperations(set.attributes, verdict.operations));
-          lastOperations = verdict.operations;
-          lastUsed = used;
+        if (verdict.accept) {
+          if (last?.operations !== verdict.operations) {
+            last = { operations: verdict.operations, used: this.#accepted(set, verdict.operations, policy) };
+          }
+          ({ used } = last);
         }
       }
       rib.announce(rib.add(w0, w1, w2, w3, length), index, pathId, set, used);
     });
+  }
+
+  #accepted(set: AttributeSet, operations: readonly FilterOperation[], policy: ImportPolicy): AttributeSet {
+    const attributes = acceptedAttributes(set.attributes, operations, policy);
+    return attributes === set.attributes ? set : this.sets.intern(attributes);
   }
 
   /** The attributes of an announcement, decoded unless their bytes were seen before; undefined to withdraw its routes. */

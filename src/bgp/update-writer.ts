@@ -17,12 +17,14 @@ import { writeReachHead } from "./update.ts";
 export interface EncodedAttributes {
   /** Everything but MP_REACH_NLRI. */
   readonly list: Uint8Array;
-  /** MP_REACH_NLRI up to its prefixes, without the attribute's header; empty for IPv4. */
+  /** MP_REACH_NLRI up to its prefixes, without the attribute's header; empty for IPv4 but for IPv6 next hops. */
   readonly reach: Uint8Array;
+  /** The bytes as text: equal for what looks equal on the wire. */
+  readonly key: string;
 }
 
-/** Bytes of the longest prefix: its length and 128 bits. */
-const LONGEST_PREFIX = 17;
+/** Bytes of the longest prefix: path identifier, length and 128 bits. */
+const LONGEST_PREFIX = 4 + 17;
 const ATTRIBUTE_HEADER = 4;
 const NO_BYTES = new Uint8Array(0);
 
@@ -31,12 +33,27 @@ export function encodeForPacking(
   attributes: PathAttributes,
   context: AttributeContext,
 ): EncodedAttributes {
-  const list = new ByteWriter(64);
-  encodeAttributes(list, attributes, context, family === 4);
-  if (family === 4) return { list: list.finish(), reach: NO_BYTES };
-  const reach = new ByteWriter(40);
-  writeReachHead(reach, attributes);
-  return { list: list.finish(), reach: reach.finish() };
+  const inReach = family === 6 || attributes.nextHop?.family === 6;
+  const writer = new ByteWriter(64);
+  encodeAttributes(writer, attributes, context, !inReach);
+  const list = writer.finish();
+  if (!inReach) return { list, reach: NO_BYTES, key: keyOf(list) };
+  const head = new ByteWriter(40);
+  writeReachHead(head, family, attributes);
+  const reach = head.finish();
+  return { list, reach, key: `${keyOf(reach)} ${keyOf(list)}` };
+}
+
+function keyOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+}
+
+/** Path identifiers are numbers of paths in a table, plus one: there are never as many as this. */
+const PATH_IDS = 2 ** 26;
+
+/** A prefix and a path identifier as the one number that writers and batches take; the prefix's alone without one. */
+export function routeNumber(id: number, pathId: number): number {
+  return pathId * PATH_IDS + id;
 }
 
 /** Whether at least one prefix fits beside the attributes in a message of `longest` bytes. */
@@ -51,24 +68,27 @@ export function fitsMessage({ list, reach }: EncodedAttributes, longest: number)
 export class UpdateWriter {
   readonly #table: PrefixTable;
   readonly #longest: number;
+  readonly #addPath: boolean;
   #bytes: Uint8Array;
   length = 0;
 
-  constructor(table: PrefixTable, longest: number) {
+  /** `addPath`: what is written are route numbers with path identifiers (RFC 7911), not bare prefix numbers. */
+  constructor(table: PrefixTable, longest: number, addPath = false) {
     this.#table = table;
     this.#longest = longest;
+    this.#addPath = addPath;
     this.#bytes = new Uint8Array(4 * longest);
   }
 
   announce(ids: readonly number[], { list, reach }: EncodedAttributes): void {
-    const v6 = reach.length > 0;
+    const inReach = reach.length > 0;
     let next = 0;
     while (next < ids.length) {
       const start = this.#begin();
       this.#u16(0);
       const lengths = this.length;
       this.#u16(0);
-      if (!v6) {
+      if (!inReach) {
         this.#raw(list);
         this.#patch(lengths, this.length - lengths - 2);
         next = this.#fill(ids, next, start + this.#longest);
@@ -143,11 +163,21 @@ export class UpdateWriter {
     let at = this.length;
     let index = next;
     while (index < ids.length && at + LONGEST_PREFIX <= limit) {
-      at = this.#table.encode(ids[index]!, this.#bytes, at);
+      const id = ids[index]!;
+      if (this.#addPath) {
+        at = this.#pathId(Math.floor(id / PATH_IDS), at);
+        at = this.#table.encode(id % PATH_IDS, this.#bytes, at);
+      } else at = this.#table.encode(id, this.#bytes, at);
       index += 1;
     }
     this.length = at;
     return index;
+  }
+
+  #pathId(pathId: number, at: number): number {
+    this.#patch(at, pathId >>> 16);
+    this.#patch(at + 2, pathId & 0xffff);
+    return at + 4;
   }
 
   #raw(bytes: Uint8Array): void {

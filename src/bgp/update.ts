@@ -26,6 +26,8 @@ import { notification, ProtocolError, UPDATE_ERROR } from "./notification.ts";
 export interface UpdateContext extends AttributeContext {
   /** Families whose prefixes carry path identifiers, in the direction at hand (RFC 7911). */
   readonly addPath: ReadonlySet<Family>;
+  /** IPv4 routes may have IPv6 next hops (RFC 8950). */
+  readonly extendedNextHop?: boolean;
 }
 
 /** MP_REACH_NLRI (RFC 4760 section 3). */
@@ -163,6 +165,7 @@ export function encodeUpdate({ family, withdrawn = [], announced }: UpdateToSend
   const writer = new ByteWriter();
   const message = startMessage(writer, MESSAGE.update);
   const addPath = context.addPath.has(family);
+  const inReach = family === 6 || announced?.attributes.nextHop?.family === 6;
   const nlriOf = (routes: readonly Nlri[]) => () => {
     for (const route of routes) encodeNlri(writer, route, addPath);
   };
@@ -176,23 +179,27 @@ export function encodeUpdate({ family, withdrawn = [], announced }: UpdateToSend
       writeAttribute(writer, OPTIONAL, MP_UNREACH, value.finish());
     }
     if (announced === undefined) return;
-    if (family === 6) {
+    if (inReach) {
       const value = new ByteWriter();
-      writeReachHead(value, announced.attributes);
+      writeReachHead(value, family, announced.attributes);
       for (const route of announced.nlri) encodeNlri(value, route, addPath);
       writeAttribute(writer, OPTIONAL, MP_REACH, value.finish());
     }
-    encodeAttributes(writer, announced.attributes, context, family === 4);
+    encodeAttributes(writer, announced.attributes, context, !inReach);
   });
-  if (family === 4 && announced !== undefined) nlriOf(announced.nlri)();
+  if (!inReach && announced !== undefined) nlriOf(announced.nlri)();
   finishMessage(writer, message);
   return writer.finish();
 }
 
 /** MP_REACH_NLRI up to its prefixes. */
-export function writeReachHead(writer: ByteWriter, { nextHop, linkLocalNextHop }: PathAttributes): void {
-  if (nextHop === undefined) throw new MalformedBytes("an IPv6 route needs a next hop to be announced");
-  writer.u16(AFI[6]);
+export function writeReachHead(
+  writer: ByteWriter,
+  family: Family,
+  { nextHop, linkLocalNextHop }: PathAttributes,
+): void {
+  if (nextHop === undefined) throw new MalformedBytes("a route needs a next hop to be announced in MP_REACH_NLRI");
+  writer.u16(AFI[family]);
   writer.u8(SAFI_UNICAST);
   const hops = [nextHop, ...(linkLocalNextHop === undefined ? [] : [linkLocalNextHop])].map(addressToBytes);
   writer.u8(hops.reduce((length, hop) => length + hop.length, 0));
@@ -239,10 +246,12 @@ function decodeReach(bytes: Uint8Array, { value, end }: RawAttribute, context: U
     const hops = reader.sub(reader.u8("next hop length"), "MP_REACH_NLRI next hop");
     reader.skip(1, "MP_REACH_NLRI reserved");
     if (family === undefined) return undefined;
-    const size = family === 4 ? 4 : 16;
-    if (hops.remaining !== size && !(family === 6 && hops.remaining === 32)) {
-      throw new MalformedBytes(`an IPv${family} next hop cannot have ${hops.remaining} bytes`);
+    // RFC 8950 section 3: the length says of which family the next hop of an IPv4 route is.
+    const lengths = family === 6 ? [16, 32] : context.extendedNextHop ? [4, 16, 32] : [4];
+    if (!lengths.includes(hops.remaining)) {
+      throw new MalformedBytes(`the next hop of an IPv${family} route cannot have ${hops.remaining} bytes`);
     }
+    const size = hops.remaining === 4 ? 4 : 16;
     const first = addressFromBytes(hops.take(size, "next hop"));
     const linkLocalNextHop = hops.remaining > 0 ? addressFromBytes(hops.take(16, "link-local next hop")) : undefined;
     const nlri = { family, bytes, start: reader.offset, end, addPath: context.addPath.has(family) };

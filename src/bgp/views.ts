@@ -4,14 +4,13 @@ import type { RouteQuery, RouteView } from "./config.ts";
 import { decide, explainLoss, LOCAL_PEER, type Candidate } from "./decision.ts";
 import { importRoute } from "./import-policy.ts";
 import type { PathView, Rib } from "./rib.ts";
-import { nextHopsOf, type Tables } from "./tables.ts";
-import type { UpdateGroup } from "./update-group.ts";
+import { nextHopsOf, type Group, type Tables } from "./tables.ts";
 
 /** A peer that is being told routes, for the view `out`. */
 export interface Listening {
   readonly index: number;
   readonly name: string;
-  readonly groups: { readonly [F in Family]?: UpdateGroup };
+  readonly groups: { readonly [F in Family]?: Group };
 }
 
 const FAMILIES: readonly Family[] = [4, 6];
@@ -50,6 +49,7 @@ function pathsOf(tables: Tables, rib: Rib, id: number, query: RouteQuery): Route
         prefix: formatPrefix(rib.prefixOf(id)),
         from: tables.peer(path.peer).name,
         ...judgement,
+        ...(path.pathId !== 0 && { pathId: path.pathId }),
         stale: path.stale,
         attributes: set.attributes,
         nextHops: nextHopsOf([set]),
@@ -69,32 +69,30 @@ function judgeBest(tables: Tables, path: PathView, best: Candidate | undefined):
   if (path.used === undefined) return { chosen: false, reason: "refused on import" };
   const candidate = candidateOf(tables, path);
   if (candidate === undefined || best === undefined) return { chosen: false, reason: "its next hop cannot be reached" };
-  if (candidate.set === best.set && candidate.peer === best.peer) return { chosen: true, reason: "best" };
+  if (candidate.peer === best.peer && candidate.pathId === best.pathId) return { chosen: true, reason: "best" };
   return { chosen: false, reason: explainLoss(best, candidate) };
 }
 
 function candidateOf(tables: Tables, path: PathView): Candidate | undefined {
   if (path.used === undefined) return undefined;
   if (path.used.nextHop !== undefined && path.used.nextHop.resolved === undefined) return undefined;
-  return { set: path.used, peer: tables.peer(path.peer) };
+  return { set: path.used, peer: tables.peer(path.peer), pathId: path.pathId };
 }
 
 function outOf(tables: Tables, rib: Rib, id: number, listening: readonly Listening[], query: RouteQuery): RouteView[] {
-  const set = rib.bestSet(id);
-  if (set === undefined) return [];
   return listening.flatMap(({ index, name, groups }) => {
     const group = groups[rib.prefixes.family];
     if (group === undefined || (query.peer !== undefined && query.peer !== name)) return [];
-    const { told, reason } = group.explain(id, index);
-    return {
+    return group.explain(id, index).map(({ set, source, told, reason, pathId }) => ({
       prefix: formatPrefix(rib.prefixOf(id)),
-      from: tables.peer(rib.bestPeer(id)).name,
+      from: tables.peer(source).name,
       to: name,
       chosen: told,
       reason,
+      ...(pathId !== undefined && { pathId }),
       stale: false,
       attributes: set.attributes,
-      nextHops: nextHopsOf(rib.equalSets(id)),
-    };
+      nextHops: nextHopsOf(pathId === undefined ? rib.equalSets(id) : [set]),
+    }));
   });
 }

@@ -77,10 +77,13 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     const actual = new Map<string, Route>();
     const owners = new Map<string, RouteOwner>();
     for (const route of rtnetlink.routes()) {
+      const key = routeKey(route);
       const owner = ownerOf(route, rules);
-      if (owner === undefined) continue;
-      actual.set(routeKey(route), route);
-      owners.set(routeKey(route), owner);
+      const wanted = owner === undefined ? desired().get(key) : undefined;
+      if (owner !== undefined) owners.set(key, owner);
+      // What is as it is wanted is there, also where we have not yet heard that its link is a pod's.
+      else if (wanted === undefined || !sameRoute(wanted, route)) continue;
+      actual.set(key, route);
     }
     const changes = plan(desired(), actual, sameRoute).filter(
       ({ kind, key }) => kind !== "remove" || prunable.has(owners.get(key)!),

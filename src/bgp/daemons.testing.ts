@@ -1,0 +1,187 @@
+import { execFileSync, spawn, type ChildProcess, type ExecFileSyncOptionsWithStringEncoding } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { enterNamespace } from "./kernel.testing.ts";
+import { until } from "./speaker.testing.ts";
+
+// Other people's BGP speakers, each in a namespace of its own, on one bridge in a namespace that this process enters and
+// that is joined to nothing else.
+
+/** Who is where: `192.0.2.N` and `2001:db8::N`. Ours are 1 to 9. */
+export const HOSTS = { bird: 11, frr: 12, gobgp: 13, openbgpd: 14, exabgp: 15 } as const;
+export type Host = keyof typeof HOSTS;
+
+/** Ours, and that of those who are one AS with us. */
+export const ASN = 64512;
+/** For eBGP, where nothing passes without a filter. */
+export const ALL = { rules: [], otherwise: "accept" } as const;
+/** What each of them announces as its own. */
+export const routeOf = (host: Host): string => `10.${HOSTS[host]}.0.0/16`;
+/** The four that are routers, each with a command line to ask. */
+export const ROUTERS = ["bird", "frr", "gobgp", "openbgpd"] as const;
+export type Router = (typeof ROUTERS)[number];
+
+export const address4 = (number: number): string => `192.0.2.${number}`;
+export const address6 = (number: number): string => `2001:db8::${number.toString(16)}`;
+
+export interface Daemon {
+  readonly process: ChildProcess;
+  /** Asks the daemon through its command line; "" while it does not answer. */
+  ask(...words: string[]): string;
+  /** As a crash would. */
+  kill(): Promise<void>;
+}
+
+export interface Segment {
+  /** Starts a daemon with the text of its configuration, and waits until it answers. */
+  start(host: Host, config: string, ...options: string[]): Promise<Daemon>;
+  /** Cuts a host off, or joins it again: without a word to us, as our side of the bridge stays up. */
+  link(host: Host, state: "up" | "down"): void;
+  /** Ends every process and namespace, and removes every file. */
+  close(): Promise<void>;
+}
+
+const CONTROL: ExecFileSyncOptionsWithStringEncoding = {
+  encoding: "utf8",
+  timeout: 10_000,
+  stdio: ["ignore", "pipe", "pipe"],
+};
+
+function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, CONTROL);
+}
+
+/** Makes the segment, and moves this process into it: test files that use it have a process of their own. */
+export function openSegment(hosts: readonly Host[]): Segment {
+  const directory = mkdtempSync(join(tmpdir(), "caracal-daemons-"));
+  chmodSync(directory, 0o711);
+  const hub = `caracal-bgp-${process.pid}`;
+  const namespaceOf = (host: Host): string => `${hub}-${host}`;
+  const processes = new Set<ChildProcess>();
+  const namespaces: string[] = [];
+  const add = (name: string): void => {
+    run("ip", "netns", "add", name);
+    namespaces.push(name);
+    run("ip", "-n", name, "link", "set", "lo", "up");
+  };
+  add(hub);
+  run("ip", "-n", hub, "link", "add", "br0", "type", "bridge");
+  run("ip", "-n", hub, "link", "set", "br0", "up");
+  const addresses = (namespace: string, device: string, numbers: readonly number[]): void => {
+    for (const number of numbers) {
+      run("ip", "-n", namespace, "address", "add", `${address4(number)}/24`, "dev", device);
+      run("ip", "-n", namespace, "address", "add", `${address6(number)}/64`, "dev", device, "nodad");
+    }
+  };
+  addresses(hub, "br0", [1, 2, 3, 4]);
+  for (const host of hosts) {
+    const name = namespaceOf(host);
+    add(name);
+    run("ip", "-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", host, "netns", hub);
+    addresses(name, "eth0", [HOSTS[host]]);
+    run("ip", "-n", name, "link", "set", "eth0", "up");
+    run("ip", "-n", hub, "link", "set", host, "master", "br0", "up");
+  }
+  enterNamespace(hub);
+
+  function spawnIn(host: Host, program: string, words: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
+    // `ip netns exec` becomes the command, so that its process is the one to kill.
+    const child = spawn("ip", ["netns", "exec", namespaceOf(host), program, ...words], {
+      stdio: ["ignore", "ignore", process.env["CARACAL_DAEMON_LOG"] === undefined ? "ignore" : "inherit"],
+      env: { ...process.env, ...env },
+    });
+    processes.add(child);
+    child.once("exit", () => processes.delete(child));
+    return child;
+  }
+
+  async function kill(child: ChildProcess): Promise<void> {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, "exit");
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  type Started = [ChildProcess, readonly string[]];
+  const programs: Record<Host, (file: string, options: readonly string[]) => Started | Promise<Started>> = {
+    bird(file, options) {
+      const control = join(directory, "bird.ctl");
+      const child = spawnIn("bird", "bird", ["-f", "-c", file, "-s", control, "-P", `${file}.pid`, ...options]);
+      return [child, ["birdc", "-s", control]];
+    },
+    async frr(file, options) {
+      const sockets = join(directory, "frr");
+      mkdirSync(sockets, { recursive: true });
+      // They give up root for the user that the package made.
+      run("chown", "frr:frr", sockets, file);
+      const common = ["--vty_socket", sockets, "-z", join(sockets, "zserv.api")];
+      const daemon = (name: string, ...more: string[]): ChildProcess => {
+        const words = ["-f", file, "-i", join(sockets, `${name}.pid`), "-P", "0", ...common, ...more];
+        return spawnIn("frr", `/usr/lib/frr/${name}`, words);
+      };
+      daemon("zebra");
+      // The others ask for it once, and again only after seconds.
+      await until("zebra to answer", () => existsSync(join(sockets, "zserv.api")), 8000);
+      daemon("bfdd", "--bfdctl", join(sockets, "bfdd.sock"));
+      const child = daemon("bgpd", ...options);
+      return [child, ["vtysh", "--vty_socket", sockets, "-c"]];
+    },
+    gobgp(file, options) {
+      const child = spawnIn("gobgp", "gobgpd", ["-f", file, ...options]);
+      return [child, ["ip", "netns", "exec", namespaceOf("gobgp"), "gobgp"]];
+    },
+    openbgpd(file, options) {
+      // Where it locks itself in; the package leaves it to systemd to make it.
+      mkdirSync("/run/openbgpd", { recursive: true, mode: 0o755 });
+      const child = spawnIn("openbgpd", "bgpd", ["-d", "-f", file, ...options]);
+      return [child, ["bgpctl", "-s", join(directory, "openbgpd.ctl")]];
+    },
+    exabgp(file, options) {
+      const env = {
+        "exabgp.daemon.user": "root",
+        "exabgp.log.destination": "stderr",
+        "exabgp.api.cli": "false",
+      };
+      const child = spawnIn("exabgp", "exabgp", [file, ...options], env);
+      return [child, ["true"]];
+    },
+  };
+
+  return {
+    async start(host, config, ...options) {
+      const file = join(directory, `${host}.conf`);
+      writeFileSync(file, config.replaceAll("@directory@", directory), { mode: 0o600 });
+      const [child, control] = await programs[host](file, options);
+      const ask = (...words: string[]): string => {
+        try {
+          return run(control[0]!, ...control.slice(1), ...words);
+        } catch {
+          return ""; // not up yet
+        }
+      };
+      const greeting: Record<Host, readonly string[]> = {
+        bird: ["show", "status"],
+        frr: ["show bgp summary"],
+        gobgp: ["global"],
+        openbgpd: ["show"],
+        exabgp: [],
+      };
+      await until(`${host} to answer`, () => host === "exabgp" || ask(...greeting[host]) !== "", 8000);
+      return { process: child, ask, kill: () => kill(child) };
+    },
+    link: (host, state) => void run("ip", "-n", hub, "link", "set", host, state),
+    async close() {
+      for (const child of processes) await kill(child);
+      for (const name of namespaces) {
+        try {
+          run("ip", "netns", "delete", name);
+        } catch {
+          // it went with its test
+        }
+      }
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
