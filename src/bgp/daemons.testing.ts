@@ -1,6 +1,6 @@
 import { execFileSync, spawn, type ChildProcess, type ExecFileSyncOptionsWithStringEncoding } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { enterNamespace } from "./kernel.testing.ts";
@@ -10,7 +10,7 @@ import { until } from "./speaker.testing.ts";
 // that is joined to nothing else.
 
 /** Who is where: `192.0.2.N` and `2001:db8::N`. Ours are 1 to 9. */
-export const HOSTS = { bird: 11, frr: 12, gobgp: 13, openbgpd: 14, exabgp: 15 } as const;
+export const HOSTS = { bird: 11, frr: 12, gobgp: 13, openbgpd: 14, exabgp: 15, caracal: 16 } as const;
 export type Host = keyof typeof HOSTS;
 
 /** Ours, and that of those who are one AS with us. */
@@ -37,6 +37,8 @@ export interface Daemon {
 export interface Segment {
   /** Starts a daemon with the text of its configuration, and waits until it answers. */
   start(host: Host, config: string, ...options: string[]): Promise<Daemon>;
+  /** Gives us more addresses: numbers of hosts. */
+  addAddresses(numbers: readonly number[]): void;
   /** Cuts a host off, or joins it again: without a word to us, as our side of the bridge stays up. */
   link(host: Host, state: "up" | "down"): void;
   /** Ends every process and namespace, and removes every file. */
@@ -89,7 +91,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
   function spawnIn(host: Host, program: string, words: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
     // `ip netns exec` becomes the command, so that its process is the one to kill.
     const child = spawn("ip", ["netns", "exec", namespaceOf(host), program, ...words], {
-      stdio: ["ignore", "ignore", process.env["CARACAL_DAEMON_LOG"] === undefined ? "ignore" : "inherit"],
+      stdio: ["pipe", "ignore", process.env["CARACAL_DAEMON_LOG"] === undefined ? "ignore" : "inherit"],
       env: { ...process.env, ...env },
     });
     processes.add(child);
@@ -147,6 +149,10 @@ export function openSegment(hosts: readonly Host[]): Segment {
       const child = spawnIn("exabgp", "exabgp", [file, ...options], env);
       return [child, ["true"]];
     },
+    caracal(file) {
+      const script = join(import.meta.dirname, "speaker-process.testing.ts");
+      return [spawnIn("caracal", process.execPath, [script, readFileSync(file, "utf8")]), ["true"]];
+    },
   };
 
   return {
@@ -167,10 +173,12 @@ export function openSegment(hosts: readonly Host[]): Segment {
         gobgp: ["global"],
         openbgpd: ["show"],
         exabgp: [],
+        caracal: [],
       };
-      await until(`${host} to answer`, () => host === "exabgp" || ask(...greeting[host]) !== "", 8000);
+      await until(`${host} to answer`, () => greeting[host].length === 0 || ask(...greeting[host]) !== "", 8000);
       return { process: child, ask, kill: () => kill(child) };
     },
+    addAddresses: (numbers) => addresses(hub, "br0", numbers),
     link: (host, state) => void run("ip", "-n", hub, "link", "set", host, state),
     async close() {
       for (const child of processes) await kill(child);

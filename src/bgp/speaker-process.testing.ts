@@ -10,6 +10,8 @@ export interface ProcessConfig {
   readonly speaker: SpeakerConfig;
   readonly peers: readonly PeerConfig[];
   readonly originate: readonly string[];
+  /** Tells nothing of routes. */
+  readonly silent?: boolean;
 }
 
 export type Command =
@@ -32,13 +34,15 @@ if (import.meta.main) {
   const originate = (prefixes: readonly string[]): void => {
     speaker.setOrigination(prefixes.map((prefix) => ({ prefix: parsePrefix(prefix) })));
   };
-  speaker.on("routes", (changes) => {
-    const texts = changes.map(({ prefix, nextHops }) => ({
-      prefix: formatPrefix(prefix),
-      nextHops: nextHops.map(({ nextHop }) => formatAddress(nextHop)),
-    }));
-    say({ type: "routes", changes: texts });
-  });
+  if (config.silent !== true) {
+    speaker.on("routes", (changes) => {
+      const texts = changes.map(({ prefix, nextHops }) => ({
+        prefix: formatPrefix(prefix),
+        nextHops: nextHops.map(({ nextHop }) => formatAddress(nextHop)),
+      }));
+      say({ type: "routes", changes: texts });
+    });
+  }
   speaker.on("settled", () => say({ type: "settled" }));
   originate(config.originate);
   speaker.setPeers(config.peers);

@@ -77,7 +77,7 @@ export class UpdateWriter {
     this.#table = table;
     this.#longest = longest;
     this.#addPath = addPath;
-    this.#bytes = new Uint8Array(4 * longest);
+    this.#bytes = new Uint8Array(Math.max(longest, 16_384));
   }
 
   announce(ids: readonly number[], { list, reach }: EncodedAttributes): void {

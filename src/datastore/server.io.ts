@@ -100,8 +100,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       });
       outcomes.fill(refusal);
     }
-    log.publish();
+    // Whoever waits for its own write comes before those who watch others'. All in one turn: nothing is read in between.
     batch.forEach(({ respond }, position) => respond(outcomes[position]!));
+    log.publish();
     if (log.revision - log.compacted > keep + FORGET_BATCH) setImmediate(forget);
   }
 
