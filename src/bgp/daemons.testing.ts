@@ -45,6 +45,8 @@ export interface Segment {
   close(): Promise<void>;
 }
 
+const OPENBGPD_DIRECTORY = "/run/openbgpd";
+
 const CONTROL: ExecFileSyncOptionsWithStringEncoding = {
   encoding: "utf8",
   timeout: 10_000,
@@ -87,6 +89,9 @@ export function openSegment(hosts: readonly Host[]): Segment {
     run("ip", "-n", hub, "link", "set", host, "master", "br0", "up");
   }
   enterNamespace(hub);
+
+  /** Where OpenBGPD locks itself in, if it was not there before. */
+  let madeForOpenbgpd: string | undefined;
 
   function spawnIn(host: Host, program: string, words: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
     // `ip netns exec` becomes the command, so that its process is the one to kill.
@@ -136,7 +141,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
     },
     openbgpd(file, options) {
       // Where it locks itself in; the package leaves it to systemd to make it.
-      mkdirSync("/run/openbgpd", { recursive: true, mode: 0o755 });
+      madeForOpenbgpd ??= mkdirSync(OPENBGPD_DIRECTORY, { recursive: true, mode: 0o755 });
       const child = spawnIn("openbgpd", "bgpd", ["-d", "-f", file, ...options]);
       return [child, ["bgpctl", "-s", join(directory, "openbgpd.ctl")]];
     },
@@ -190,6 +195,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
         }
       }
       rmSync(directory, { recursive: true, force: true });
+      if (madeForOpenbgpd !== undefined) rmSync(madeForOpenbgpd, { recursive: true, force: true });
     },
   };
 }

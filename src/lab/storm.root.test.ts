@@ -71,6 +71,7 @@ describe("a storm of ADD and DEL with agents killed", () => {
     const outcomes = { added: 0, failed: 0, deletes: 0 };
     let kills = 0;
     let victim = 0;
+    let lives = 0;
     const killer = setInterval(() => {
       victim += 1;
       agentReport(LAB, NODES[victim % NODES.length]!)
@@ -86,7 +87,10 @@ describe("a storm of ADD and DEL with agents killed", () => {
       let next = 0;
       await Promise.all(
         Array.from({ length: AT_ONCE }, async () => {
-          for (let index = next++; isWanted(index); index = next++) await liveAndDie(index, outcomes);
+          for (let index = next++; isWanted(index); index = next++) {
+            lives += 1;
+            await liveAndDie(index, outcomes);
+          }
         }),
       );
     } finally {
@@ -94,7 +98,8 @@ describe("a storm of ADD and DEL with agents killed", () => {
     }
     assert.ok(kills >= KILLS, `agents were killed ${kills} times`);
     assert.ok(outcomes.added >= 20, `${outcomes.added} containers were added`);
-    assert.ok(outcomes.added + outcomes.failed >= CONTAINERS);
+    assert.ok(lives >= CONTAINERS, `${lives} containers lived`);
+    assert.equal(outcomes.added + outcomes.failed, lives);
 
     for (const node of NODES) {
       await eventually(async () => assert.ok((await agentReport(LAB, node)).ready));
