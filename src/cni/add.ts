@@ -29,39 +29,39 @@ export async function add(request: CniRequest, node: CniNode, hostInterface: str
     netns: request.netns,
   };
   await removeForerunners(request, node, hostInterface);
-  // The address is on its way to the datastore while the kernel makes the interfaces, which do not depend on it.
+  const draft: Endpoint = {
+    containerId,
+    ...(workload.orchestrator === "k8s" ? { namespace: workload.namespace, pod: workload.pod } : {}),
+    ...(pod === undefined ? {} : { podUid: pod.uid }),
+    ...link,
+    addresses: [],
+    network: config.name,
+  };
+  // The address is on its way to the datastore while the kernel makes the interfaces and most of their rules, which do
+  // not depend on it.
   const [assigned, linked] = await Promise.allSettled([
     node.addresses.assign(request, pod),
     node.interfaces.createLink(link),
+    node.endpoints.prepare(draft),
   ]);
   if (assigned.status === "rejected" || linked.status === "rejected") {
-    await undo(request, node, hostInterface);
+    await undo(request, node, draft);
     if (assigned.status === "rejected") throw failedAs("address-unavailable", assigned.reason);
     throw failedAs("interface-failed", linked.status === "rejected" ? linked.reason : undefined);
   }
   const { addresses, routes } = assigned.value;
-  const endpoint: Endpoint = {
-    containerId,
-    ...(workload.orchestrator === "k8s" ? { namespace: workload.namespace, pod: workload.pod } : {}),
-    ...(pod === undefined ? {} : { podUid: pod.uid }),
-    podInterface: link.podInterface,
-    hostInterface,
-    mac: link.mac,
-    mtu: link.mtu,
-    addresses,
-    netns: link.netns,
-    network: config.name,
-  };
+  const endpoint: Endpoint = { ...draft, addresses };
   const settings: PodSettings = {
     allowIpForwarding: config.allowIpForwarding,
     includeDefaultRoutes: config.includeDefaultRoutes,
     routes,
   };
   try {
-    node.interfaces.configure(endpoint, settings);
+    // Before it is up: the first packet of the pod, and the first to it, meet its policy.
     await node.endpoints.add(endpoint);
+    node.interfaces.configure(endpoint, settings);
   } catch (error) {
-    await undo(request, node, hostInterface, endpoint);
+    await undo(request, node, endpoint);
     throw failedAs("interface-failed", error);
   }
   return {
@@ -80,11 +80,11 @@ function failedAs(code: CniCode, error: unknown): CniError {
 }
 
 /** Takes back what a failed ADD has made. What cannot be taken back now, the runtime's DEL or the garbage collection does. */
-async function undo(request: CniRequest, node: CniNode, hostInterface: string, endpoint?: Endpoint): Promise<void> {
+async function undo(request: CniRequest, node: CniNode, endpoint: Endpoint): Promise<void> {
   await Promise.allSettled([
-    node.interfaces.removeLink(hostInterface),
+    node.interfaces.removeLink(endpoint.hostInterface),
     node.addresses.release(request),
-    endpoint === undefined ? undefined : node.endpoints.remove(endpoint),
+    node.endpoints.remove(endpoint),
   ]);
 }
 

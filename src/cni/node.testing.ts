@@ -154,6 +154,7 @@ export function memoryNode(families: readonly (4 | 6)[] = [4], hook: Hook = () =
       find: (containerId, podInterface) => endpoints.get(`${containerId}:${podInterface}`),
       findByHostInterface: (hostInterface) => owners.get(hostInterface),
       list: () => [...endpoints.values()],
+      prepare: () => Promise.resolve(),
       add: (endpoint) =>
         step("add", () => {
           endpoints.set(keyOf(endpoint), endpoint);

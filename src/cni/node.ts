@@ -66,6 +66,11 @@ export interface EndpointRegister {
   find(containerId: string, podInterface: string): Endpoint | undefined;
   findByHostInterface(hostInterface: string): Endpoint | undefined;
   list(): Endpoint[];
+  /**
+   * An endpoint will be added that has no addresses yet: what can be done before they are known is begun. Undone by
+   * `remove`. Never rejects: `add` says what is wrong.
+   */
+  prepare(endpoint: Endpoint): Promise<void>;
   /** Resolves when it is kept, and the endpoint's policy is in the kernel. */
   add(endpoint: Endpoint): Promise<void>;
   remove(endpoint: Endpoint): Promise<void>;

@@ -1,7 +1,7 @@
 /**
- * The controller: finds addresses and blocks that nobody uses any more and gives them back. Several may run at once:
- * each proves before it releases, and releases only the very allocation that it judged, so a second one has nothing left
- * to do. For that reason there is no election of a leader.
+ * The controller: keeps the nodes' automatic host endpoints, finds addresses and blocks that nobody uses any more and
+ * gives them back. Several may run at once: each proves before it releases, and releases only the very allocation that it
+ * judged, so a second one has nothing left to do. For that reason there is no election of a leader.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Datastore } from "../datastore/datastore.ts";
@@ -16,6 +16,7 @@ import { sweep, type SweepReport } from "../ipam/sweep.ts";
 import { configOf } from "../ipam/world.ts";
 import { messageOf } from "../lib/errors.ts";
 import { parseDuration } from "../resources/fields.ts";
+import { keepAutoHostEndpoints } from "./autoHostEndpoints.io.ts";
 
 export interface ControllerOptions {
   readonly store: BlockStore;
@@ -53,6 +54,7 @@ export async function runController(
       if (change.type === "deleted") wake.abort();
     },
   });
+  const endHostEndpoints = keepAutoHostEndpoints(datastore, clock, log);
   try {
     while (!signal.aborted) {
       let pause = ROUND_MS.most;
@@ -75,6 +77,7 @@ export async function runController(
     }
   } finally {
     nodes.stop();
+    endHostEndpoints();
   }
 }
 

@@ -32,7 +32,7 @@ describe("the node's MTU", () => {
 });
 
 describe("the pods' MTU", () => {
-  const rows: { enabled: Encapsulation[]; mtu: number }[] = [
+  const rows: { enabled: Encapsulation[]; given?: { [E in Encapsulation]?: number }; mtu: number }[] = [
     { enabled: [], mtu: 1500 },
     { enabled: ["ipip"], mtu: 1480 },
     { enabled: ["vxlan"], mtu: 1450 },
@@ -41,9 +41,14 @@ describe("the pods' MTU", () => {
     { enabled: ["wireguardV6"], mtu: 1420 },
     { enabled: ["ipip", "vxlan"], mtu: 1450 },
     { enabled: ["vxlan", "wireguard"], mtu: 1440 },
+    { enabled: ["ipip"], given: { ipip: 1400 }, mtu: 1400 },
+    { enabled: ["ipip", "vxlan"], given: { ipip: 0, vxlan: 1300 }, mtu: 1300 },
+    { enabled: ["ipip"], given: { vxlan: 1300 }, mtu: 1480 },
+    { enabled: ["vxlan"], given: { vxlan: 9000 }, mtu: 1500 },
   ];
-  for (const { enabled, mtu } of rows) {
-    test(`with ${enabled.join(" and ") || "no tunnel"}`, () => assert.equal(podMtu(1500, enabled), mtu));
+  for (const { enabled, given = {}, mtu } of rows) {
+    test(`with ${enabled.join(" and ") || "no tunnel"} ${JSON.stringify(given)}`, () =>
+      assert.equal(podMtu(1500, enabled, given), mtu));
   }
 
   test("fits through every tunnel, and wastes nothing", () => {

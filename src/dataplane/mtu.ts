@@ -24,7 +24,16 @@ export function hostMtu(links: readonly MtuLink[], pattern = MTU_INTERFACE_PATTE
   return candidates.length === 0 ? FALLBACK_MTU : Math.min(...candidates);
 }
 
-/** The MTU of pods: it must fit through every tunnel that is enabled. */
-export function podMtu(host: number, enabled: readonly Encapsulation[]): number {
-  return Math.min(host, ...enabled.map((encapsulation) => host - OVERHEAD[encapsulation]));
+/** The MTU of a tunnel's device: as it is given, or the host's less what the tunnel puts around a packet. */
+export function tunnelMtu(encapsulation: Encapsulation, host: number, given = 0): number {
+  return given > 0 ? given : host - OVERHEAD[encapsulation];
+}
+
+/** The MTU of pods: it must fit through every tunnel that is enabled. `given` are those that a setting names, or 0. */
+export function podMtu(
+  host: number,
+  enabled: readonly Encapsulation[],
+  given: { readonly [E in Encapsulation]?: number } = {},
+): number {
+  return Math.min(host, ...enabled.map((encapsulation) => tunnelMtu(encapsulation, host, given[encapsulation])));
 }

@@ -1,5 +1,5 @@
 import { formatPrefix } from "../ip/prefix.ts";
-import { messageOf } from "../lib/errors.ts";
+import { type Failure, messageOf } from "../lib/errors.ts";
 import { plan, type Change } from "../lib/reconcile.ts";
 import type { Route } from "../netlink/route.ts";
 import type { Rtnetlink } from "../netlink/rtnetlink.io.ts";
@@ -9,10 +9,17 @@ import { ownerOf, routeKey, sameRoute, type RouteOwner, type RouteOwnership } fr
 export interface RouteTable {
   /** Replaces what one source wants: an endpoint's routes, the local blocks, everything learned in BGP. */
   want(source: string, owner: RouteOwner, routes: readonly Route[]): void;
+  /**
+   * Changes single routes of a source and writes just these: what a full table of others' routes needs. `put` are
+   * wanted from now on, `gone` no more. More than a few thousand are written in several turns of the event loop.
+   */
+  change(source: string, owner: RouteOwner, put: readonly Route[], gone: readonly Route[]): void;
   /** Whether the source wants any route. */
   has(source: string): boolean;
   /** From now on what this owner has in the kernel and nobody wants goes: its first sync is over. */
   allowPrune(owner: RouteOwner): void;
+  /** Until the next `allowPrune` nothing of this owner goes: it begins anew, and its routes are to outlive that. */
+  forbidPrune(owner: RouteOwner): void;
   /** Looks again soon: something else may have changed the kernel's routes. */
   kick(): void;
   /**
@@ -42,74 +49,152 @@ export interface RouteTableOptions {
 /** How long changes gather before the table is looked at. */
 const SETTLE_MS = 20;
 const RETRY_MS = { first: 200, longest: 10_000 };
+/** How many routes are written before others have their turn: some 20 ms. */
+const WRITES_PER_TURN = 2000;
 
 export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: RouteTableOptions): RouteTable {
-  const sources = new Map<string, { owner: RouteOwner; routes: ReadonlyMap<string, Route> }>();
+  const sources = new Map<string, { owner: RouteOwner; routes: Map<string, Route> }>();
   const prunable = new Set<RouteOwner>();
-  let merged: Map<string, Route> | undefined;
-  let problems: RouteProblem[] = [];
+  /** By owner, what all its sources want. */
+  const merged = new Map<RouteOwner, Map<string, Route>>();
+  const problems = new Map<string, RouteProblem>();
+  /** Whether the kernel's routes have been looked at: before, nobody knows what an earlier agent has left. */
+  let looked = false;
+  /** Routes of ours in the kernel that nobody wants, and that may not go yet. */
+  const leftOver = new Map<string, Route>();
+  /** Changes that wait for their turn. */
+  let queue: Change<Route>[] = [];
+  let turn: NodeJS.Immediate | undefined;
+  /** Of each route the writes of ours that the kernel will yet tell of, once somebody listens to it. */
+  let echoes: Map<string, number> | undefined;
   let timer: NodeJS.Timeout | undefined;
   /** When it is due. */
   let due = 0;
   let retryMs = RETRY_MS.first;
   let closed = false;
 
-  /** What is wanted; where two sources want the same route, the agent's own comes before a learned one. */
-  function desired(): Map<string, Route> {
-    merged ??= merge();
-    return merged;
+  function wantedBy(owner: RouteOwner): Map<string, Route> {
+    let all = merged.get(owner);
+    if (all !== undefined) return all;
+    all = new Map();
+    for (const source of sources.values()) {
+      if (source.owner === owner) for (const [key, route] of source.routes) all.set(key, route);
+    }
+    merged.set(owner, all);
+    return all;
   }
 
-  function merge(): Map<string, Route> {
-    const all = new Map<string, Route>();
-    for (const owner of ["bgp", "agent"] as const) {
-      for (const source of sources.values()) {
-        if (source.owner === owner) for (const [key, route] of source.routes) all.set(key, route);
-      }
-    }
-    return all;
+  /** What is wanted; where two want the same route, the agent's own comes before a learned one. */
+  function desired(key: string): Route | undefined {
+    return wantedBy("agent").get(key) ?? wantedBy("bgp").get(key);
   }
 
   function reconcile(): RouteProblem[] {
     clearTimeout(timer);
     timer = undefined;
+    // What waits for its turn is part of the whole.
+    queue = [];
+    looked = true;
+    echoes?.clear();
     const rules = ownership();
+    const all = new Map([...wantedBy("bgp"), ...wantedBy("agent")]);
     const actual = new Map<string, Route>();
     const owners = new Map<string, RouteOwner>();
     for (const route of rtnetlink.routes()) {
       const key = routeKey(route);
       const owner = ownerOf(route, rules);
-      const wanted = owner === undefined ? desired().get(key) : undefined;
+      const wanted = owner === undefined ? all.get(key) : undefined;
       if (owner !== undefined) owners.set(key, owner);
       // What is as it is wanted is there, also where we have not yet heard that its link is a pod's.
       else if (wanted === undefined || !sameRoute(wanted, route)) continue;
       actual.set(key, route);
     }
-    const changes = plan(desired(), actual, sameRoute).filter(
-      ({ kind, key }) => kind !== "remove" || prunable.has(owners.get(key)!),
-    );
-    write(changes);
-    return problems;
+    leftOver.clear();
+    const changes = plan(all, actual, sameRoute).filter(({ kind, key, item }) => {
+      if (kind !== "remove" || prunable.has(owners.get(key)!)) return true;
+      leftOver.set(key, item);
+      return false;
+    });
+    const told = new Set([...problems.values()].map(({ reason }) => reason));
+    problems.clear();
+    write(changes, told);
+    if (problems.size === 0) retryMs = RETRY_MS.first;
+    return [...problems.values()];
   }
 
-  function write(changes: readonly Change<Route>[]): void {
-    const failures = rtnetlink.applyRoutes(changes.map(({ kind, item }) => ({ kind, route: item })));
-    const found = changes.flatMap(({ item }, index) => {
+  /** Writes what waits, as much as one turn allows. */
+  function writeQueue(): void {
+    turn = undefined;
+    if (closed) return;
+    const part = queue.slice(0, WRITES_PER_TURN);
+    queue = queue.slice(WRITES_PER_TURN);
+    try {
+      write(part, new Set([...problems.values()].map(({ reason }) => reason)));
+    } catch (error) {
+      onProblem({ destination: "every route", reason: messageOf(error) });
+      schedule(RETRY_MS.longest);
+    }
+    if (queue.length > 0) turn = setImmediate(writeQueue);
+  }
+
+  /** `told` are reasons that need not be told again. */
+  function write(changes: readonly Change<Route>[], told: Set<string>): void {
+    const failures = rtnetlink
+      .applyRoutes(changes.map(({ kind, item }) => ({ kind, route: item })))
+      .map((failure, index) => failure && makeWay(changes[index]!, failure));
+    let removed = 0;
+    let failed = 0;
+    for (const [index, { kind, key, item }] of changes.entries()) {
       const failure = failures[index];
-      return failure === undefined ? [] : [{ destination: formatPrefix(item.destination), reason: messageOf(failure) }];
-    });
-    const known = new Set(problems.map(({ reason }) => reason));
-    for (const problem of found) if (!known.has(problem.reason)) onProblem(problem);
-    problems = found;
-    const done = changes.filter((_, index) => failures[index] === undefined);
-    const removed = done.filter(({ kind }) => kind === "remove").length;
-    if (done.length > 0) onChange(done.length - removed, removed);
-    if (found.length === 0) {
-      retryMs = RETRY_MS.first;
-    } else {
+      if (failure === undefined) {
+        problems.delete(key);
+        if (kind === "remove") removed += 1;
+        echoes?.set(key, (echoes.get(key) ?? 0) + 1);
+        continue;
+      }
+      failed += 1;
+      const problem = { destination: formatPrefix(item.destination), reason: messageOf(failure) };
+      problems.set(key, problem);
+      if (!told.has(problem.reason)) onProblem(problem);
+      told.add(problem.reason);
+    }
+    const written = changes.length - failed - removed;
+    if (written + removed > 0) onChange(written, removed);
+    if (failed > 0) {
       schedule(retryMs);
       retryMs = Math.min(retryMs * 2, RETRY_MS.longest);
     }
+  }
+
+  /**
+   * IPv6 looks up a gateway that is to be taken as on the link, and refuses it where the very route that is to be replaced
+   * leads to it by another link: that one goes first then.
+   */
+  function makeWay({ kind, item }: Change<Route>, failure: Failure): Failure | undefined {
+    const { destination, table, metric, nextHops } = item;
+    const isOnlink = destination.address.family === 6 && nextHops.some(({ onlink }) => onlink === true);
+    if (kind !== "replace" || failure.code !== "EINVAL" || !isOnlink) return failure;
+    const [, added] = rtnetlink.applyRoutes([
+      { kind: "remove", route: { destination, table, metric } },
+      { kind: "add", route: item },
+    ]);
+    return added;
+  }
+
+  /** What becomes of the kernel's route now that another is wanted than before. */
+  function changeOf(key: string, before: Route | undefined, owner: RouteOwner): Change<Route> | undefined {
+    const after = desired(key);
+    if (after === undefined) {
+      if (before === undefined) return undefined;
+      if (prunable.has(owner)) return { kind: "remove", key, item: before };
+      leftOver.set(key, before);
+      return undefined;
+    }
+    const present = before ?? leftOver.get(key);
+    leftOver.delete(key);
+    // Another program may have a route of this name since we looked: an addition does not take its place.
+    if (present === undefined) return { kind: "add", key, item: after };
+    return sameRoute(present, after) ? undefined : { kind: "replace", key, item: after };
   }
 
   /** The sooner of what is asked for counts: a kick does not wait for a retry that is far off. */
@@ -132,29 +217,64 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
 
   return {
     want(source, owner, routes) {
-      merged = undefined;
+      merged.delete(owner);
       if (routes.length === 0) sources.delete(source);
       else sources.set(source, { owner, routes: new Map(routes.map((route) => [routeKey(route), route])) });
+    },
+    change(source, owner, put, gone) {
+      const { routes } = sources.get(source) ?? { routes: new Map<string, Route>() };
+      sources.set(source, { owner, routes });
+      const all = wantedBy(owner);
+      const alone = [...sources.values()].filter((each) => each.owner === owner).length === 1;
+      const changes: Change<Route>[] = [];
+      const turnTo = (key: string, route: Route | undefined): void => {
+        const before = desired(key);
+        if (route === undefined) routes.delete(key);
+        else routes.set(key, route);
+        if (route !== undefined) all.set(key, route);
+        else all.delete(key);
+        if (!alone) merged.delete(owner);
+        const found = changeOf(key, before, owner);
+        if (found !== undefined) changes.push(found);
+      };
+      // Additions first, so that traffic always has somewhere to go.
+      for (const route of put) turnTo(routeKey(route), route);
+      for (const route of gone) turnTo(routeKey(route), undefined);
+      if (!looked) {
+        reconcile();
+        return;
+      }
+      queue = queue.length === 0 ? changes : [...queue, ...changes];
+      if (turn === undefined && queue.length > 0) writeQueue();
     },
     has: (source) => sources.has(source),
     allowPrune(owner) {
       prunable.add(owner);
       schedule(SETTLE_MS);
     },
+    forbidPrune: (owner) => void prunable.delete(owner),
     kick: () => schedule(SETTLE_MS),
     observe(change, route) {
       if (ownerOf(route, ownership()) === undefined) return "foreign";
-      const wanted = desired().get(routeKey(route));
+      const key = routeKey(route);
+      const echo = (echoes ??= new Map()).get(key) ?? 0;
+      if (echo > 0) {
+        if (echo === 1) echoes.delete(key);
+        else echoes.set(key, echo - 1);
+        return "ours";
+      }
+      const wanted = desired(key);
       const expected = change === "new" ? wanted !== undefined && sameRoute(wanted, route) : wanted === undefined;
       if (!expected) schedule(SETTLE_MS);
       return "ours";
     },
     reconcile,
-    problems: () => problems,
+    problems: () => [...problems.values()],
     size: () => [...sources.values()].reduce((sum, { routes }) => sum + routes.size, 0),
     close() {
       closed = true;
       clearTimeout(timer);
+      if (turn !== undefined) clearImmediate(turn);
     },
   };
 }

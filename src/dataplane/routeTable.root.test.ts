@@ -9,6 +9,7 @@ import { testNode, type TestNode } from "./node.testing.ts";
 import {
   bgpRoute,
   blackholeRoute,
+  clusterRoute,
   PROTOCOL_AGENT,
   PROTOCOL_BGP,
   workloadRoute,
@@ -446,6 +447,164 @@ describe("what the kernel refuses", () => {
     await sleep(400);
     assert.deepEqual(it.routes(), ["203.0.113.1/32 dev br0 proto 3"]);
   });
+});
+
+describe("single changes", () => {
+  const route = (last: number, via: NextHop, metric = 0): Route => bgpRoute(p(`10.65.${last}.0/26`), [via], metric);
+
+  test("write what they say and look at nothing else", () => {
+    using one = bench();
+    const { table, via, changes, problems } = one;
+    table.allowPrune("bgp");
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9")), route(2, via("192.0.2.9"))], []);
+    const { rtnetlink } = one.node;
+    let lists = 0;
+    const list = rtnetlink.routes.bind(rtnetlink);
+    rtnetlink.routes = (filter) => {
+      lists += 1;
+      return list(filter);
+    };
+    table.change("bgp", "bgp", [route(1, via("192.0.2.10")), route(3, via("192.0.2.9"))], [route(2, via("192.0.2.9"))]);
+    table.change("bgp", "bgp", [route(3, via("192.0.2.9"))], []);
+    rtnetlink.routes = list;
+    assert.equal(lists, 0);
+    assert.deepEqual(one.routes(), [
+      "10.65.1.0/26 via 192.0.2.10 dev br0 proto 12",
+      "10.65.3.0/26 via 192.0.2.9 dev br0 proto 12",
+    ]);
+    assert.deepEqual(changes, [
+      [2, 0],
+      [2, 1],
+    ]);
+    assert.deepEqual(problems, []);
+    assert.equal(table.size(), 2);
+    assert.deepEqual(table.reconcile(), []);
+    assert.equal(changes.length, 2, "the whole agrees with its parts");
+  });
+
+  test("take over what an earlier agent left, and remove nothing before they may", async () => {
+    using one = bench();
+    const { table, via, node, problems } = one;
+    for (const last of [1, 2, 3]) node.rtnetlink.addRoute(route(last, via("192.0.2.9")));
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9"))], []);
+    table.change("bgp", "bgp", [route(2, via("192.0.2.10")), route(4, via("192.0.2.9"))], []);
+    table.change("bgp", "bgp", [], [route(4, via("192.0.2.9"))]);
+    table.change("bgp", "bgp", [route(4, via("192.0.2.10"))], []);
+    table.change("bgp", "bgp", [], [route(4, via("192.0.2.10"))]);
+    const kept = [
+      "10.65.1.0/26 via 192.0.2.9 dev br0 proto 12",
+      "10.65.2.0/26 via 192.0.2.10 dev br0 proto 12",
+      "10.65.3.0/26 via 192.0.2.9 dev br0 proto 12",
+      "10.65.4.0/26 via 192.0.2.10 dev br0 proto 12",
+    ];
+    assert.deepEqual(one.routes(), kept);
+    assert.deepEqual(problems, []);
+    table.allowPrune("bgp");
+    await one.until(kept.slice(0, 2));
+    table.forbidPrune("bgp");
+    table.change("bgp", "bgp", [], [route(1, via("192.0.2.9"))]);
+    assert.deepEqual(one.routes(), kept.slice(0, 2));
+  });
+
+  test("give way to the agent's own routes, and come back when these go", () => {
+    using one = bench();
+    const { table, via } = one;
+    for (const owner of ["agent", "bgp"] as const) table.allowPrune(owner);
+    table.want("blocks", "agent", [blackholeRoute(p("10.65.1.0/26"))]);
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9"))], []);
+    assert.deepEqual(one.routes(), ["blackhole 10.65.1.0/26 proto 80"]);
+    table.want("blocks", "agent", []);
+    table.reconcile();
+    assert.deepEqual(one.routes(), ["10.65.1.0/26 via 192.0.2.9 dev br0 proto 12"]);
+  });
+
+  test("that another's route stands in the way of are reported, and tried again when it is gone", async () => {
+    using one = bench();
+    const { table, via, node, problems } = one;
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9"))], []);
+    node.rtnetlink.addRoute({ ...route(2, via("192.0.2.10")), protocol: 4 });
+    table.change("bgp", "bgp", [route(2, via("192.0.2.9")), route(3, via("192.0.2.9"))], []);
+    assert.deepEqual(
+      problems.map(({ destination }) => destination),
+      ["10.65.2.0/26"],
+    );
+    assert.equal(table.problems().length, 1);
+    node.rtnetlink.deleteRoute({ ...route(2, via("192.0.2.10")), protocol: 4 });
+    await one.until([1, 2, 3].map((last) => `10.65.${last}.0/26 via 192.0.2.9 dev br0 proto 12`));
+    assert.deepEqual(table.problems(), []);
+  });
+
+  test("of a large table take several turns of the event loop, and end as they should", async () => {
+    using one = bench();
+    const { table, via, node } = one;
+    table.allowPrune("bgp");
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9"))], []);
+    const many = Array.from({ length: 9000 }, (_, index) =>
+      bgpRoute(p(`10.${70 + (index >> 12)}.${(index >> 4) & 255}.${(index & 15) * 16}/28`), [via("192.0.2.9")]),
+    );
+    const count = (): number => node.rtnetlink.routes({ protocol: PROTOCOL_BGP }).length;
+    table.change("bgp", "bgp", many, []);
+    assert.ok(count() < 3000, "not all at once");
+    table.change("bgp", "bgp", [], many.slice(0, 8000));
+    const deadline = performance.now() + 5000;
+    let longest = 0;
+    for (let last = performance.now(); performance.now() < deadline && count() !== 1001;) {
+      await new Promise((resolve) => setImmediate(resolve));
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }
+    assert.equal(count(), 1001);
+    assert.ok(longest < 1000, `a turn took ${longest} ms`);
+  });
+
+  test("are known again when the kernel tells of them", async () => {
+    using one = bench();
+    const { table, via, node, changes } = one;
+    table.allowPrune("bgp");
+    table.change("bgp", "bgp", [route(1, via("192.0.2.9"))], []);
+    let heard = 0;
+    const close = openMonitor(
+      { namespace: node.path, groups: ["route4"] },
+      {
+        event({ change, item }) {
+          if (item.kind !== "route" || item.route.table !== TABLE_MAIN) return;
+          heard += 1;
+          assert.equal(table.observe(change, item.route), "ours");
+        },
+        overrun: () => undefined,
+        failed: (failure) => assert.fail(failure.message),
+      },
+    );
+    try {
+      table.observe("new", route(1, via("192.0.2.9")));
+      // Quicker than the kernel tells: what it tells is not what is wanted any more.
+      for (const last of [9, 10, 9, 10, 9]) table.change("bgp", "bgp", [route(1, via(`192.0.2.${last}`))], []);
+      const deadline = performance.now() + 2000;
+      while (heard < 4 && performance.now() < deadline) await sleep(5);
+      await sleep(60);
+      assert.ok(heard >= 4);
+      assert.equal(changes.length, 5, "nothing was put right that was not wrong");
+      node.rtnetlink.deleteRoute(route(1, via("192.0.2.9")));
+      await one.until(["10.65.1.0/26 via 192.0.2.9 dev br0 proto 12"]);
+    } finally {
+      close();
+    }
+  });
+});
+
+test("an IPv6 route through a tunnel takes the place of one that leads to the tunnel's other end by another link", async () => {
+  using one = bench();
+  const { table, node, cali, problems } = one;
+  const block = parsePrefix("fd10:244::/122");
+  const device = node.rtnetlink.link("br0")!.index;
+  table.allowPrune("bgp");
+  table.want("learned", "bgp", [bgpRoute(block, [{ gateway: parseAddress("2001:db8::9"), device }])]);
+  table.reconcile();
+  await one.until(["fd10:244::/122 via 2001:db8::9 dev br0 metric 1024 proto 12"]);
+  table.want("tunnels", "agent", [clusterRoute(block, { gateway: block.address, device: cali, onlink: true })]);
+  table.reconcile();
+  await one.until(["fd10:244::/122 via fd10:244:: dev cali1 metric 1024 onlink proto 80"]);
+  assert.deepEqual(problems, []);
 });
 
 test("the agent's and BGP's marks are Felix's and BIRD's", () => {

@@ -46,9 +46,23 @@ export function blackholeRoute(block: Prefix): Route {
   return { ...unicast(block, [], PROTOCOL_AGENT), type: "blackhole", metric: kernelMetric(block, 0) };
 }
 
-/** A route learned in BGP; several next hops share its flows. */
-export function bgpRoute(destination: Prefix, nextHops: readonly NextHop[]): Route {
-  return { ...unicast(destination, nextHops, PROTOCOL_BGP), metric: kernelMetric(destination, 0) };
+/**
+ * A route learned in BGP; several next hops share its flows. That of an IPv4 route may be IPv6 (RFC 8950), which the
+ * kernel takes as RTA_VIA.
+ */
+export function bgpRoute(destination: Prefix, nextHops: readonly NextHop[], metric = 0): Route {
+  return { ...unicast(destination, nextHops, PROTOCOL_BGP), metric: kernelMetric(destination, metric) };
+}
+
+/** The way to a BGP peer that is reached by a gateway of its own (`reachableBy`). */
+export function peerRoute(peer: Prefix, gateway: Address, device: number): Route {
+  return { ...unicast(peer, [{ gateway, device }], PROTOCOL_AGENT), metric: kernelMetric(peer, 0) };
+}
+
+/** To another node's pods, through a tunnel or past one, where the agent writes the route itself. */
+export function clusterRoute(destination: Prefix, nextHop: NextHop): Route {
+  const scope = nextHop.gateway === undefined && destination.address.family === 4 ? SCOPE_LINK : SCOPE_GLOBAL;
+  return { ...unicast(destination, [nextHop], PROTOCOL_AGENT), scope, metric: kernelMetric(destination, 0) };
 }
 
 function unicast(destination: Prefix, nextHops: readonly NextHop[], protocol: number): Route {

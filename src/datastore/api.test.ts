@@ -241,6 +241,13 @@ describe("requests that are refused", () => {
       message: /Too large resource version/,
     },
     {
+      name: "a part of a list of no size",
+      request: ["GET", `${PODS}?limit=many`],
+      code: 400,
+      reason: "BadRequest",
+      message: /invalid limit/,
+    },
+    {
       name: "the rest of a list",
       request: ["GET", `${PODS}?limit=1&continue=abc`],
       code: 410,
@@ -327,6 +334,39 @@ describe("writes", () => {
     const operations = [{ op: "replace", path: "/metadata/labels/app", value: "db" }];
     const patched = call("PATCH", `${PODS}/web`, operations, { type: "application/json-patch+json" });
     assert.partialDeepStrictEqual(patched.body, { metadata: { labels: { app: "db" } } });
+  });
+
+  test("a list comes in parts where that is asked for, as of the first one's version", () => {
+    const { call } = api();
+    for (const name of ["d", "a", "c", "b", "e"])
+      call("POST", PODS, { ...aPod(name), metadata: { name, labels: { of: name === "c" ? "no" : "list" } } });
+    const parts: { names: string[]; version: unknown }[] = [];
+    let next = "";
+    do {
+      const { body } = call("GET", `${PODS}?limit=2&labelSelector=of%3Dlist&continue=${next}`);
+      const { continue: more = "", resourceVersion } = body["metadata"] as {
+        continue?: string;
+        resourceVersion: string;
+      };
+      parts.push({
+        names: (body["items"] as { metadata: { name: string } }[]).map(({ metadata }) => metadata.name),
+        version: resourceVersion,
+      });
+      next = more;
+      if (parts.length === 1) call("DELETE", `${PODS}/d`);
+      if (parts.length === 1) call("POST", PODS, { ...aPod("f"), metadata: { name: "f", labels: { of: "list" } } });
+    } while (next !== "");
+    assert.deepEqual(
+      parts.map(({ names }) => names),
+      [
+        ["a", "b"],
+        ["e", "f"],
+      ],
+    );
+    assert.equal(new Set(parts.map(({ version }) => version)).size, 1);
+    const table = call("GET", `${PODS}?limit=1`, undefined, { accept: "application/json;as=Table;v=v1;g=meta.k8s.io" });
+    assert.match(String((table.body["metadata"] as { continue?: string }).continue), /^[A-Za-z0-9_-]+$/);
+    assert.equal((table.body["rows"] as unknown[]).length, 1);
   });
 
   test("a collection is deleted by selection", () => {

@@ -8,11 +8,11 @@ import type { Resource } from "../resources/kind.ts";
 import { KIND, type KindId } from "../resources/registry.ts";
 import { tableOf, wantsTable, type IncludeObject } from "./apiTable.ts";
 import type { Preconditions, Selection } from "./datastore.ts";
-import { DatastoreError } from "./datastore.ts";
 import * as discovery from "./discovery.ts";
+import { partOf } from "./listPart.ts";
 import { isFields, jsonPatch, mergePatch } from "./patch.ts";
 import { objectFromProtobuf, PROTOBUF } from "./protobuf.ts";
-import { badRequest, gone } from "./refusal.ts";
+import { badRequest } from "./refusal.ts";
 import type { Route } from "./route.ts";
 import { matcherOf } from "./selection.ts";
 import { HttpRefusal } from "./status.ts";
@@ -168,35 +168,21 @@ function one(request: ApiRequest, entry: Entry, now: number, status: 200 | 201 =
 }
 
 function list(store: Store, request: ApiRequest, kind: KindId, namespace: string | undefined, now: number): ApiAnswer {
-  checkListVersion(request.query, store.log.revision);
-  const matches = matcherOf(kind, selectionOf(namespace, request.query));
-  const entries = [...store.log.entries(kind).values()].filter((entry) => matches(entry.object));
-  entries.sort((left, right) => (left.key < right.key ? -1 : 1));
-  if (!wantsTable(request.accept)) return json(listJson(kind, entries, store.log.revision));
-  const resourceVersion = String(store.log.revision);
-  return document(tableOf(kind, entries, { resourceVersion, include: includeOf(request.query), now }));
+  const { query, accept } = request;
+  const { entries, revision, more } = partOf(store.log, kind, query, matcherOf(kind, selectionOf(namespace, query)));
+  if (!wantsTable(accept)) return json(listJson(kind, entries, revision, more));
+  const resourceVersion = String(revision);
+  return document(tableOf(kind, entries, { resourceVersion, continue: more, include: includeOf(query), now }));
 }
 
-function listJson(kind: KindId, entries: readonly Entry[], revision: number): string {
+function listJson(kind: KindId, entries: readonly Entry[], revision: number, more?: string): string {
   const info = KIND[kind];
   const head = {
     kind: `${info.kind}List`,
     apiVersion: discovery.apiVersionOf(info),
-    metadata: { resourceVersion: String(revision) },
+    metadata: { resourceVersion: String(revision), ...(more === undefined ? {} : { continue: more }) },
   };
   return `${JSON.stringify(head).slice(0, -1)},"items":[${entries.map((entry) => entry.json).join(",")}]}`;
-}
-
-/** We list what is now, whole: that is as new as any version asked for, and never an old one. */
-function checkListVersion(query: URLSearchParams, revision: number): void {
-  if (query.has("continue") && query.get("continue") !== "") {
-    throw new DatastoreError("gone", "the continue token is too old: lists are not split here, list again without it");
-  }
-  const asked = query.get("resourceVersion") || "0";
-  if (!/^\d{1,15}$/.test(asked)) throw badRequest(`invalid resource version ${JSON.stringify(asked)}`);
-  if (query.get("resourceVersionMatch") === "Exact" && Number(asked) !== revision) throw gone(asked, revision);
-  if (Number(asked) > revision)
-    throw new DatastoreError("timeout", `Too large resource version: ${asked}, current: ${revision}`);
 }
 
 function selectionOf(namespace: string | undefined, query: URLSearchParams): Selection {

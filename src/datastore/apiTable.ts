@@ -16,7 +16,13 @@ export function wantsTable(accept: string | undefined): boolean {
 export function tableOf(
   kind: KindId,
   entries: readonly Entry[],
-  options: { resourceVersion: string; include: IncludeObject; now: number; headings?: boolean },
+  options: {
+    resourceVersion: string;
+    continue?: string | undefined;
+    include: IncludeObject;
+    now: number;
+    headings?: boolean;
+  },
 ): object {
   const info: KindInfo = KIND[kind];
   const age = info.columns.some((column) => column.heading === "AGE") ? [] : ["AGE"];
@@ -27,7 +33,10 @@ export function tableOf(
   return {
     kind: "Table",
     apiVersion: "meta.k8s.io/v1",
-    metadata: { resourceVersion: options.resourceVersion },
+    metadata: {
+      resourceVersion: options.resourceVersion,
+      ...(options.continue === undefined ? {} : { continue: options.continue }),
+    },
     columnDefinitions: options.headings === false ? null : headings.map(columnDefinition),
     rows: entries.map(({ object }) => ({
       cells: [

@@ -5,6 +5,7 @@ import { KIND, type KindId, type Kinds } from "../resources/registry.ts";
 import {
   DatastoreError,
   type Datastore,
+  type ListSelection,
   type ObjectList,
   type PatchOptions,
   type Preconditions,
@@ -109,17 +110,21 @@ export function kubernetesDatastore(address: ApiServerAddress, options: ClientOp
       }
     },
 
-    async list<K extends KindId>(kind: K, selection: Selection = {}): Promise<ObjectList<Kinds[K]>> {
+    async list<K extends KindId>(kind: K, selection: ListSelection = {}): Promise<ObjectList<Kinds[K]>> {
       const attempt = `list ${resourceName(kind)}`;
-      const path = `${pathOf(kind, selection.namespace)}${queryOf(selection, {})}`;
+      const { limit, continue: token } = selection;
+      const part = { limit: limit === undefined ? undefined : String(limit), continue: token };
+      const path = `${pathOf(kind, selection.namespace)}${queryOf(selection, part)}`;
       const answer = await connection.request({ method: "GET", path, attempt, deadline: 3 * deadline });
       if (!isFields(answer) || !isFields(answer["metadata"])) {
         throw new DatastoreError("unavailable", `Cannot ${attempt}: the answer is not a list`);
       }
       const items = Array.isArray(answer["items"]) ? (answer["items"] as unknown[]) : [];
+      const more = answer["metadata"]["continue"];
       return {
         items: items.map((item) => acceptOrReport(kind, item)).filter((item) => item !== undefined),
         resourceVersion: String(answer["metadata"]["resourceVersion"]),
+        ...(typeof more === "string" && more !== "" ? { continue: more } : {}),
       };
     },
 

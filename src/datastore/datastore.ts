@@ -62,10 +62,19 @@ export interface Selection {
   readonly fieldSelector?: string | undefined;
 }
 
+export interface ListSelection extends Selection {
+  /** At most so many objects at once. A datastore may give all of them nevertheless. */
+  readonly limit?: number | undefined;
+  /** `continue` of the part before. */
+  readonly continue?: string | undefined;
+}
+
 export interface ObjectList<Item> {
   readonly items: Item[];
-  /** The version of the whole list: a watch from here sees everything after it. */
+  /** The version of the whole list: a watch from here sees everything after it. Of a list in parts the first one's counts. */
   readonly resourceVersion: string;
+  /** There is more: to be handed back for it. Refused with `gone` when too much time has gone by. */
+  readonly continue?: string;
 }
 
 /** The delete, or the patch, takes place only if the object is at this version, and is still this object. */
@@ -97,7 +106,7 @@ export type MergePatch = { readonly [field: string]: unknown };
 export interface Datastore {
   get<K extends KindId>(kind: K, name: string, namespace?: string): Promise<Kinds[K] | undefined>;
 
-  list<K extends KindId>(kind: K, selection?: Selection): Promise<ObjectList<Kinds[K]>>;
+  list<K extends KindId>(kind: K, selection?: ListSelection): Promise<ObjectList<Kinds[K]>>;
 
   /** Refused with `already-exists`. `metadata.generateName` without a name makes one up. */
   create<K extends KindId>(kind: K, object: Kinds[K]): Promise<Kinds[K]>;

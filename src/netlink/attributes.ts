@@ -144,6 +144,19 @@ export const raw: ValueCodec<Uint8Array> = {
 const textEncoder = new TextEncoder();
 const textDecoder = new TextDecoder();
 
+/** Names come again and again, and each call of the encoder costs more than all else of an attribute. */
+const encoded = new Map<string, Uint8Array>();
+const ENCODED_MAX = 4096;
+
+function encodeText(value: string): Uint8Array {
+  const known = encoded.get(value);
+  if (known !== undefined) return known;
+  const bytes = textEncoder.encode(value);
+  if (encoded.size >= ENCODED_MAX) encoded.clear();
+  encoded.set(value, bytes);
+  return bytes;
+}
+
 /** Text with the zero byte at its end that C wants; a missing one is forgiven. */
 export const text: ValueCodec<string> = {
   decode(reader) {
@@ -152,7 +165,7 @@ export const text: ValueCodec<string> = {
     return textDecoder.decode(end < 0 ? bytes : bytes.subarray(0, end));
   },
   encode(writer, value) {
-    writer.raw(textEncoder.encode(value));
+    writer.raw(encodeText(value));
     writer.u8(0);
   },
 };

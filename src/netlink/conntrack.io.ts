@@ -1,10 +1,11 @@
 import { closeSync } from "node:fs";
-import type { Family } from "../ip/address.ts";
+import type { Address, Family } from "../ip/address.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 import {
   addConnection,
   type Connection,
   type ConnectionEvent,
+  type ConnectionFilter,
   decodeConnection,
   decodeConnectionEvent,
   deleteConnection,
@@ -26,15 +27,14 @@ import { watchSocket } from "./watch.io.ts";
 /** The connections of one network namespace, listed, written and cut. Synchronous. */
 export interface Conntrack {
   /** Of both families where none is named. */
-  connections(filter?: {
-    readonly family?: Family;
-    readonly mark?: { readonly value: number; readonly mask: number };
-  }): Connection[];
+  connections(filter?: Partial<ConnectionFilter>): Connection[];
   add(connection: Omit<Connection, "id">): void;
   /** Says whether it was there. */
   delete(connection: Pick<Connection, "original" | "id" | "zone">): boolean;
   /** Cuts every connection that `which` says yes to; returns how many there were. */
   deleteWhere(which: (connection: Connection) => boolean, family?: Family): number;
+  /** Cuts every connection that an address has begun or has answered; returns how many there were. */
+  deleteOf(address: Address): number;
   close(): void;
 }
 
@@ -64,6 +64,11 @@ export function openConntrack(namespace?: string): Conntrack {
       socket.request(addConnection(connection), attempt, () => undefined);
     },
     delete: (connection) => deleteAll([connection]) === 1,
+    deleteOf(address) {
+      const { family } = address;
+      // One that an address has with itself is listed twice, and is gone the second time.
+      return deleteAll([...list({ family, from: address }), ...list({ family, to: address })]);
+    },
     deleteWhere: (which, family) => deleteAll(list(family === undefined ? {} : { family }).filter(which)),
     close: () => socket.close(),
   };

@@ -114,6 +114,33 @@ describe("connections", () => {
     }
   });
 
+  test("are cut by an address that began them, or that they arrived at", () => {
+    using made = following();
+    const conntrack = openConntrack(made.path);
+    try {
+      // Sent to 10.96.0.1, which became 10.0.0.2.
+      const original = { ...CONNECTION.original, destination: parseAddress("10.96.0.1") };
+      const elsewhere = { ...CONNECTION.original, destination: parseAddress("10.0.0.3"), sourcePort: 2000 };
+      const back = { ...CONNECTION.reply, source: elsewhere.destination, destinationPort: 2000 };
+      conntrack.add({ ...CONNECTION, original });
+      conntrack.add({ ...CONNECTION, original: elsewhere, reply: back });
+      const ports = (filter: Parameters<typeof conntrack.connections>[0]): number[] =>
+        conntrack
+          .connections(filter)
+          .map((found) => found.original.sourcePort ?? 0)
+          .sort((a, b) => a - b);
+      assert.deepEqual(ports({ family: 4, to: parseAddress("10.0.0.2") }), [1000]);
+      assert.deepEqual(ports({ family: 4, from: parseAddress("10.0.0.1") }), [1000, 2000]);
+      assert.deepEqual(ports({ family: 4, from: parseAddress("10.0.0.1"), to: parseAddress("10.0.0.3") }), [2000]);
+      assert.equal(conntrack.deleteOf(parseAddress("10.96.0.1")), 0);
+      assert.equal(conntrack.deleteOf(parseAddress("2001:db8::1")), 0);
+      assert.equal(conntrack.deleteOf(parseAddress("10.0.0.2")), 1);
+      assert.equal(conntrack.deleteOf(parseAddress("10.0.0.1")), 1);
+    } finally {
+      conntrack.close();
+    }
+  });
+
   test("are told of as they begin, change and end, with their counts", async () => {
     using made = following();
     const conntrack = openConntrack(made.path);

@@ -9,6 +9,7 @@ import {
   encodeAttributes,
   present,
   row,
+  u32,
   u8,
   type ValueCodec,
   type ValuesOf,
@@ -171,11 +172,35 @@ export interface ConnectionFilter {
   readonly family: Family;
   /** Those of which the masked bits of the mark are so. */
   readonly mark?: { readonly value: number; readonly mask: number };
+  /** Those whose first packet came from this address. */
+  readonly from?: Address;
+  /** Those whose first packet arrived at this address in the end, whatever it was sent to. */
+  readonly to?: Address;
 }
 
-export function listConnections({ family, mark }: ConnectionFilter): Request {
+/** The sender of each direction, and CTA_FILTER_F_CTA_IP_SRC: that it is what counts (Linux 5.8). */
+const SENDERS = netfilterTable({ addresses: nestedRow(1, inside(ADDRESSES)) });
+const FILTER = netfilterTable({
+  original: nestedRow(1, inside(SENDERS)),
+  reply: nestedRow(2, inside(SENDERS)),
+  mark: row(8, be32),
+  markMask: row(21, be32),
+  filter: nestedRow(25, inside(netfilterTable({ original: row(1, u32), reply: row(2, u32) }))),
+});
+const BY_SOURCE = 1;
+
+export function listConnections({ family, mark, from, to }: ConnectionFilter): Request {
+  const sender = (address: Address | undefined) =>
+    address && { addresses: family === 4 ? { source4: address } : { source6: address } };
   return netfilterRequest("conntrack", GET, DUMP, familyName(family), (writer) =>
-    encodeAttributes(writer, CONNECTION, { mark: mark?.value, markMask: mark?.mask }),
+    encodeAttributes(writer, FILTER, {
+      original: sender(from),
+      reply: sender(to),
+      mark: mark?.value,
+      markMask: mark?.mask,
+      filter:
+        from === undefined && to === undefined ? undefined : { original: from && BY_SOURCE, reply: to && BY_SOURCE },
+    }),
   );
 }
 

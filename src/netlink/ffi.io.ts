@@ -51,7 +51,24 @@ interface Calls {
   readonly listen: (fd: number, backlog: number) => number;
   readonly setsockopt: (fd: number, level: number, option: number, value: Uint8Array, length: number) => number;
   readonly getsockopt: (fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array) => number;
+  readonly getsockname: (fd: number, address: Uint8Array, length: Uint8Array) => number;
   readonly recv: (fd: number, buffer: Uint8Array, length: number, flags: number) => number;
+  readonly recvfrom: (
+    fd: number,
+    buffer: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: Uint8Array,
+  ) => number;
+  readonly sendto: (
+    fd: number,
+    buffer: Uint8Array,
+    length: number,
+    flags: number,
+    address: Uint8Array,
+    addressLength: number,
+  ) => number;
   readonly poll: (fds: Uint8Array, count: number, milliseconds: number) => number;
   readonly ioctl: (fd: number, request: number, argument: Uint8Array) => number;
   readonly setns: (fd: number, type: number) => number;
@@ -59,7 +76,16 @@ interface Calls {
   readonly mount: (source: string, target: string, type: string, flags: number, data: null) => number;
   readonly umount2: (target: string, flags: number) => number;
   readonly strerror: (errno: number) => string;
+  readonly attachFilter: (
+    fd: number,
+    level: number,
+    option: number,
+    program: { readonly length: number; readonly instructions: Uint8Array },
+    size: number,
+  ) => number;
+  readonly bpf: (number: number, command: number, attributes: Uint8Array, size: number, ...kept: Kept) => number;
 }
+type Kept = [Uint8Array | null, Uint8Array | null, Uint8Array | null];
 
 let loaded: Calls | undefined;
 
@@ -67,6 +93,7 @@ function library(): Calls {
   if (loaded !== undefined) return loaded;
   const koffi = createRequire(import.meta.url)("koffi") as typeof Koffi;
   const libc = koffi.load("libc.so.6");
+  koffi.struct("sock_fprog", { length: "uint16_t", instructions: "void *" });
   loaded = {
     koffi,
     socket: libc.func("int socket(int domain, int type, int protocol)"),
@@ -75,7 +102,14 @@ function library(): Calls {
     listen: libc.func("int listen(int fd, int backlog)"),
     setsockopt: libc.func("int setsockopt(int fd, int level, int option, void *value, uint length)"),
     getsockopt: libc.func("int getsockopt(int fd, int level, int option, void *value, void *length)"),
+    getsockname: libc.func("int getsockname(int fd, void *address, void *length)"),
     recv: libc.func("long recv(int fd, void *buffer, size_t length, int flags)"),
+    recvfrom: libc.func(
+      "long recvfrom(int fd, void *buffer, size_t length, int flags, void *address, void *addressLength)",
+    ),
+    sendto: libc.func(
+      "long sendto(int fd, const void *buffer, size_t length, int flags, const void *address, uint addressLength)",
+    ),
     poll: libc.func("int poll(void *fds, ulong count, int milliseconds)"),
     ioctl: libc.func("int ioctl(int fd, ulong request, void *argument)"),
     setns: libc.func("int setns(int fd, int type)"),
@@ -85,6 +119,8 @@ function library(): Calls {
     ),
     umount2: libc.func("int umount2(const char *target, int flags)"),
     strerror: libc.func("const char *strerror(int errno)"),
+    attachFilter: libc.func("int setsockopt(int fd, int level, int option, sock_fprog *program, uint size)"),
+    bpf: libc.func("syscall", "long", ["long", "long", "void *", "long", "void *", "void *", "void *"]),
   };
   return loaded;
 }
@@ -132,6 +168,26 @@ export function getSocketOption(fd: number, level: number, option: number, size:
   return value.subarray(0, length[0]);
 }
 
+const SO_ATTACH_FILTER = 26;
+/** `struct sock_filter` of <linux/filter.h>: code, two jumps, a number; in host order. */
+const INSTRUCTION_LENGTH = 8;
+const FILTER_PROGRAM_LENGTH = 16;
+
+/** The socket keeps only what the program of classic BPF lets through. */
+export function attachFilter(fd: number, instructions: Uint8Array): void {
+  const program = { length: instructions.length / INSTRUCTION_LENGTH, instructions };
+  const result = library().attachFilter(fd, SOL_SOCKET, SO_ATTACH_FILTER, program, FILTER_PROGRAM_LENGTH);
+  check(result, () => `attach a filter to socket ${fd}`);
+}
+
+/** The socket's own address: a `struct sockaddr_…` as bytes. */
+export function socketName(fd: number): Uint8Array {
+  const address = new Uint8Array(128);
+  const length = Uint32Array.of(address.length);
+  check(library().getsockname(fd, address, new Uint8Array(length.buffer)), () => `read the address of socket ${fd}`);
+  return address.subarray(0, length[0]);
+}
+
 /**
  * Receives one datagram into the buffer and returns its length. Blocks unless MSG_DONTWAIT is among the flags; returns
  * undefined where that would have blocked.
@@ -143,6 +199,28 @@ export function receive(fd: number, buffer: Uint8Array, flags: number): number |
   const failed = library().koffi.errno();
   if (failed === errno["EAGAIN"] || failed === errno["EINTR"]) return undefined;
   return check(length, () => `receive from socket ${fd}`);
+}
+
+/**
+ * The same, with who sent it: a `struct sockaddr_…` as bytes. Never blocks. An error that an earlier datagram brought back is
+ * thrown, and with that taken from the socket.
+ */
+export function receiveFrom(fd: number, buffer: Uint8Array): { length: number; from: Uint8Array } | undefined {
+  const from = new Uint8Array(28);
+  const size = new Uint8Array(Uint32Array.of(from.length).buffer);
+  const length = library().recvfrom(fd, buffer, buffer.length, MSG_DONTWAIT, from, size);
+  if (length >= 0) return { length, from };
+  const { errno } = library().koffi.os;
+  const failed = library().koffi.errno();
+  if (failed === errno["EAGAIN"] || failed === errno["EINTR"]) return undefined;
+  check(length, () => `receive from socket ${fd}`);
+  return undefined;
+}
+
+/** Sends one datagram; `address` is a `struct sockaddr_…` as bytes. */
+export function sendTo(fd: number, bytes: Uint8Array, address: Uint8Array): void {
+  const sent = library().sendto(fd, bytes, bytes.length, MSG_DONTWAIT, address, address.length);
+  check(sent, () => `send ${bytes.length} bytes from socket ${fd}`);
 }
 
 export interface PollEntry {
@@ -210,4 +288,25 @@ export function mount(source: string, target: string, type: string, flags: numbe
 
 export function unmount(target: string, flags: number): void {
   check(library().umount2(target, flags), () => `unmount ${target}`);
+}
+
+/** Where the bytes are in memory, for structures that hold pointers. Node keeps no array's bytes where they could move. */
+export function addressOf(bytes: Uint8Array): bigint {
+  return library().koffi.address(bytes);
+}
+
+const BPF_CALL = process.arch === "arm64" ? 280 : 321;
+
+/**
+ * bpf(2). `attributes` is the part of `union bpf_attr` that belongs to the command, and `pointed` what it points to, so
+ * that it stays in memory for the call: they are arguments that the kernel does not look at. Returns what the call does.
+ */
+export function bpf(
+  command: number,
+  attributes: Uint8Array,
+  pointed: readonly Uint8Array[],
+  attempt: () => string,
+): number {
+  const [first = null, second = null, third = null] = pointed;
+  return check(library().bpf(BPF_CALL, command, attributes, attributes.length, first, second, third), attempt);
 }

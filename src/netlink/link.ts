@@ -73,6 +73,8 @@ export type LinkSpec = NewDevice & { readonly master?: number } &
     | { readonly kind: "veth"; readonly peer: Omit<NewDevice, "up"> }
     | { readonly kind: "bridge"; readonly bridge?: BridgeOptions }
     | { readonly kind: "vxlan"; readonly vxlan: VxlanOptions }
+    /** One end for every other: whom a packet goes to, its route says. */
+    | { readonly kind: "ipip" }
   );
 
 export interface LinkChanges {
@@ -226,6 +228,8 @@ function encodeKind(spec: LinkSpec, descriptorOf: NamespaceDescriptor): Uint8Arr
       return encodeBridge(spec.bridge ?? {});
     case "vxlan":
       return encodeVxlan(spec.vxlan);
+    case "ipip":
+      return new Uint8Array();
   }
 }
 

@@ -77,7 +77,7 @@ export function decodeNetfilterHeader(body: ByteReader): NetfilterHeader {
 }
 
 /** The operation of a message of the subsystem; undefined for messages of others. */
-export function operationOf(message: Message, subsystem: Subsystem): number | undefined {
+export function operationOf(message: Pick<Message, "type">, subsystem: Subsystem): number | undefined {
   return message.type >> 8 === SUBSYSTEMS[subsystem] ? message.type & 0xff : undefined;
 }
 

@@ -82,6 +82,11 @@ export type Expression =
   /** One that we have no form for, as its attributes. Nobody writes it: it is what others have written. */
   | { readonly kind: "other"; readonly name: string; readonly data: Uint8Array };
 
+export interface Counts {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
 interface WritePayload {
   readonly kind: "writePayload";
   readonly from: Register;

@@ -33,8 +33,8 @@ function width(field: Field, family: Family): number {
   return field === "input interface" || field === "output interface" ? 4 : 1;
 }
 
-/** Ports are where TCP, UDP and SCTP have them: ask for the protocol first. */
-function load(field: Field, family: Family, into: Register): Expression {
+/** Puts the field into registers. Ports are where TCP, UDP and SCTP have them: ask for the protocol first. */
+export function loadField(field: Field, family: Family, into: Register = RESULT): Expression {
   switch (field) {
     case "source address":
       return { kind: "payload", base: "network", offset: SOURCE_AT[family], length: ADDRESS_LENGTH[family], into };
@@ -61,7 +61,7 @@ function loadKey(fields: readonly Field[], family: Family): Expression[] {
   return fields.map((field) => {
     const into = at;
     at += width(field, family);
-    return load(field, family, into);
+    return loadField(field, family, into);
   });
 }
 
@@ -89,7 +89,7 @@ export function lookUp(fields: readonly Field[], family: Family, map: string): E
 /** By name; one that ends in `*` stands for all that begin so. */
 export function interfaceIs(way: "input" | "output", name: string, options: MatchOptions = {}): Expression[] {
   const value = name.endsWith("*") ? new TextEncoder().encode(name.slice(0, -1)) : interfaceBytes(name);
-  return [load(`${way} interface`, 4, RESULT), compare(value, options)];
+  return [loadField(`${way} interface`, 4, RESULT), compare(value, options)];
 }
 
 export function addressIs(side: "source" | "destination", prefix: Prefix, options: MatchOptions = {}): Expression[] {
@@ -114,7 +114,7 @@ export function addressIs(side: "source" | "destination", prefix: Prefix, option
 
 /** By number: 6 TCP, 17 UDP, 1 ICMP, 58 ICMPv6. */
 export function protocolIs(protocol: number, options: MatchOptions = {}): Expression[] {
-  return [load("protocol", 4, RESULT), compare(protocolBytes(protocol), options)];
+  return [loadField("protocol", 4, RESULT), compare(protocolBytes(protocol), options)];
 }
 
 /** Both ends belong to the range. Ask for the protocol first. */
@@ -124,7 +124,7 @@ export function portIs(
   last: number = first,
   options: MatchOptions = {},
 ): Expression[] {
-  const port = load(`${side} port`, 4, RESULT);
+  const port = loadField(`${side} port`, 4, RESULT);
   if (first === last) return [port, compare(portBytes(first), options)];
   return [port, ...inRange(portBytes(first), portBytes(last), options)];
 }
@@ -167,13 +167,16 @@ function masked(loaded: Expression, value: number, mask: number, options: MatchO
 const STATES = { invalid: 1, established: 2, related: 4, new: 8, untracked: 64 } as const;
 export type ConnectionState = keyof typeof STATES;
 
-/** In one of the states. */
+/** In one of the states. A packet that is of no connection is `invalid`, or `untracked`. */
 export function stateIs(...states: readonly ConnectionState[]): Expression[] {
-  return anyBit(
-    "state",
-    states.reduce((bits, state) => bits | STATES[state], 0),
-  );
+  return anyBit("state", states.reduce(withState, 0), {});
 }
+
+export function stateIsNot(...states: readonly ConnectionState[]): Expression[] {
+  return anyBit("state", states.reduce(withState, 0), { not: true });
+}
+
+const withState = (bits: number, state: ConnectionState): number => bits | STATES[state];
 
 /** IPS_… of <linux/netfilter/nf_conntrack_common.h> */
 const STATUSES = { "seen-reply": 2, assured: 4, confirmed: 8, snat: 16, dnat: 32, dying: 512 } as const;
@@ -181,17 +184,21 @@ export type ConnectionStatus = keyof typeof STATUSES;
 
 /** One of these is true of the connection. */
 export function statusIs(...statuses: readonly ConnectionStatus[]): Expression[] {
-  return anyBit(
-    "status",
-    statuses.reduce((bits, status) => bits | STATUSES[status], 0),
-  );
+  return anyBit("status", statuses.reduce(withStatus, 0), {});
 }
 
-function anyBit(key: ConntrackKey, bits: number): Expression[] {
+/** There is a connection, and none of these is true of it. */
+export function statusIsNot(...statuses: readonly ConnectionStatus[]): Expression[] {
+  return anyBit("status", statuses.reduce(withStatus, 0), { not: true });
+}
+
+const withStatus = (bits: number, status: ConnectionStatus): number => bits | STATUSES[status];
+
+function anyBit(key: ConntrackKey, bits: number, { not = false }: MatchOptions): Expression[] {
   return [
     { kind: "ct", key, into: RESULT },
     { kind: "bitwise", from: RESULT, into: RESULT, mask: hostBytes(bits), xor: hostBytes(0) },
-    compare(hostBytes(0), { not: true }),
+    compare(hostBytes(0), { not: !not }),
   ];
 }
 
@@ -211,10 +218,13 @@ export function originalPortIs(port: number): Expression[] {
   return [{ kind: "ct", key: "proto-dst", into: RESULT, direction: "original" }, compare(portBytes(port), {})];
 }
 
-/** There is no route back to the source by the interface that the packet came in by: `fib saddr . iif oif 0`. */
-export function noRouteBack(options: { readonly mark?: boolean } = {}): Expression[] {
+/**
+ * There is no route back to the source by the interface that the packet came in by: `fib saddr . iif oif 0`. With `mark`,
+ * the packet's mark takes part in the choice of the route.
+ */
+export function noRouteBack(options: MatchOptions & { readonly mark?: boolean } = {}): Expression[] {
   const by: FibField[] = options.mark === true ? ["saddr", "mark", "iif"] : ["saddr", "iif"];
-  return [{ kind: "fib", by, result: "oif", into: RESULT }, compare(hostBytes(0), {})];
+  return [{ kind: "fib", by, result: "oif", into: RESULT }, compare(hostBytes(0), options)];
 }
 
 /** RTN_… of <linux/rtnetlink.h> */

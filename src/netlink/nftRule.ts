@@ -3,8 +3,8 @@ import { decodeAttributes, present, raw, row, text } from "./attributes.ts";
 import { APPEND, CREATE, DUMP, type Message, REPLACE, type Request } from "./framing.ts";
 import { be64, nestedRow, netfilterTable } from "./nfnetlink.ts";
 import { COMMENT, findComment } from "./nftData.ts";
-import type { Expression } from "./nftExpression.ts";
-import { expressions } from "./nftExpressionCodec.ts";
+import type { Counts, Expression } from "./nftExpression.ts";
+import { counterAmong, expressions } from "./nftExpressionCodec.ts";
 import { type Chain, commentData, decodeTableFamily, type Listed, nftRequest, type TableName } from "./nftTable.ts";
 
 /** Rules of nf_tables: expressions, one after the other. <linux/netfilter/nf_tables.h> */
@@ -74,4 +74,18 @@ export function decodeRule({ body }: Message): (NftRule & Listed) | undefined {
   if (table === undefined || chain === undefined) throw new MalformedBytes("a rule of nf_tables has no chain");
   const comment = present({ comment: findComment(userData, COMMENT) });
   return { table: { family, name: table }, chain, handle, expressions: list, ...comment };
+}
+
+const HANDLE = netfilterTable({ handle: row(3, be64) });
+
+/** Of a rule in a list, its handle alone. */
+export function readHandle({ body }: Message): number | undefined {
+  return decodeTableFamily(body) && decodeAttributes(body, HANDLE).handle;
+}
+
+const COUNTED = netfilterTable({ counts: nestedRow(4, counterAmong) });
+
+/** Of a rule in a list, what its first counter has; undefined where it has none. */
+export function readCounts({ body }: Message): Counts | undefined {
+  return decodeTableFamily(body) && decodeAttributes(body, COUNTED).counts;
 }

@@ -1,9 +1,5 @@
-import { closeSync } from "node:fs";
-import { codeOf, Failure, messageOf } from "../lib/errors.ts";
-import { AF_NETLINK, bind, setSocketOption, SO_RCVBUFFORCE, SOCK_RAW, SOL_SOCKET } from "./ffi.io.ts";
-import { decodeMessages } from "./framing.ts";
-import { socketIn } from "./namespace.io.ts";
-import { GROUP_NFTABLES, NETLINK_NETFILTER } from "./nfnetlink.ts";
+import { codeOf, Failure } from "../lib/errors.ts";
+import { NETLINK_NETFILTER } from "./nfnetlink.ts";
 import { decodeElements, type Element, elementsOf, listElements } from "./nftElement.ts";
 import { decodeObject, listObjects, type NftObject } from "./nftObject.ts";
 import { decodeRule, listRules, type NftRule } from "./nftRule.ts";
@@ -18,17 +14,11 @@ import {
   type Table,
   type TableName,
 } from "./nftTable.ts";
-import {
-  decodeGeneration,
-  decodeNftNotification,
-  type Generation,
-  getGeneration,
-  type NftChange,
-  type NftNotification,
-} from "./nftables.ts";
+import { type NftParts, nftParts } from "./nftParts.io.ts";
+import { type NftListener, type NftTableListener, watchNftables, watchNftTable } from "./nftWatch.io.ts";
+import { decodeGeneration, getGeneration, type NftChange } from "./nftables.ts";
 import { openNetlink } from "./socket.io.ts";
-import { type Applied, type ApplyOptions, openTransactions, portOf } from "./transaction.io.ts";
-import { watchSocket } from "./watch.io.ts";
+import { type Applied, type ApplyOptions, openTransactions } from "./transaction.io.ts";
 
 /** nf_tables of one network namespace, listed, changed and watched. Lists and changes are synchronous. */
 export interface Nftables {
@@ -46,8 +36,13 @@ export interface Nftables {
    * all of it again. Returns what was applied.
    */
   update(table: TableName, plan: (contents: TableContents | undefined) => readonly NftChange[]): readonly NftChange[];
+  readonly parts: NftParts;
+  /** The ruleset's number: each transaction makes a new one. */
+  generation(): number;
   /** Tells of every transaction that is not of this object, from now on. Returns what ends it. */
   watch(listener: NftListener): () => void;
+  /** Of those that change the table, at less cost. */
+  watchTable(table: TableName, listener: NftTableListener): () => void;
   close(): void;
 }
 
@@ -64,18 +59,7 @@ export interface TableContents {
   readonly objects: readonly (NftObject & Listed)[];
 }
 
-export interface NftListener {
-  /** Somebody else's transaction. */
-  changed(changes: readonly NftNotification[], generation: Generation): void;
-  /** Something was missed: whoever keeps a copy must list anew. */
-  overrun(reason: string): void;
-  /** The watch is dead. */
-  failed(failure: Failure): void;
-}
-
 const MAX_ATTEMPTS = 20;
-/** Bytes that the kernel keeps for a watch while this thread is busy. */
-const WATCH_BUFFER = 32 << 20;
 
 /** `namespace` is the path of a network namespace; without it the calling thread's. */
 export function openNftables(namespace?: string): Nftables {
@@ -139,7 +123,10 @@ export function openNftables(namespace?: string): Nftables {
         }
       }
     },
-    watch: (listener) => watch(namespace, () => transactions.port(), listener),
+    parts: nftParts(socket),
+    generation,
+    watch: (listener) => watchNftables(namespace, transactions.port(), listener),
+    watchTable: (table, listener) => watchNftTable(namespace, transactions.port(), table, listener),
     close() {
       socket.close();
       transactions.close();
@@ -147,40 +134,26 @@ export function openNftables(namespace?: string): Nftables {
   };
 }
 
-function watch(namespace: string | undefined, ownPort: () => number | undefined, listener: NftListener): () => void {
-  const fd = socketIn(namespace, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
-  try {
-    setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, WATCH_BUFFER);
-    // struct sockaddr_nl: family, padding, our port (the kernel chooses), groups as a bit each
-    bind(fd, new Uint8Array(Uint32Array.of(AF_NETLINK, 0, 1 << (GROUP_NFTABLES - 1)).buffer));
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-  let changes: NftNotification[] = [];
-  return watchSocket(fd, {
-    data(bytes) {
-      try {
-        for (const message of decodeMessages(bytes)) {
-          if (portOf(message) === ownPort()) continue;
-          const notification = decodeNftNotification(message);
-          if (notification === undefined) continue;
-          if (notification.kind !== "generation") changes.push(notification);
-          else {
-            const all = changes;
-            changes = [];
-            listener.changed(all, notification.generation);
-          }
-        }
-      } catch (error) {
-        changes = [];
-        listener.overrun(`the kernel sent what could not be read: ${messageOf(error)}`);
-      }
+const shared = new Map<string | undefined, { readonly nftables: Nftables; users: number }>();
+
+/**
+ * One for all who ask for the namespace: watches tell none of them what another does. It is closed when all have closed
+ * theirs.
+ */
+export function shareNftables(namespace?: string): Nftables {
+  const known = shared.get(namespace) ?? { nftables: openNftables(namespace), users: 0 };
+  shared.set(namespace, known);
+  known.users += 1;
+  let open = true;
+  return {
+    ...known.nftables,
+    close() {
+      if (!open) return;
+      open = false;
+      known.users -= 1;
+      if (known.users > 0) return;
+      shared.delete(namespace);
+      known.nftables.close();
     },
-    overrun() {
-      changes = [];
-      listener.overrun("the kernel dropped messages, because they came faster than they were read");
-    },
-    failed: (code, message) => listener.failed(new Failure(code, `Cannot watch nf_tables: ${message}`)),
-  });
+  };
 }

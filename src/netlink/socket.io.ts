@@ -33,8 +33,16 @@ export interface NetlinkSocket {
    * acknowledgement. Throws `Failure` with the errno's name: "Cannot " + `attempt()` + why.
    */
   request<Item>(request: Request, attempt: () => string, read: (message: Message) => Item): Item[];
-  /** Asks for a list. One that changed while it was read is asked for again. `read` skips a message with undefined. */
-  dump<Item>(request: Request, attempt: () => string, read: (message: Message) => Item | undefined): Item[];
+  /**
+   * Asks for a list. One that changed while it was read is asked for again, unless `changing` says that this does no
+   * harm. `read` skips a message with undefined.
+   */
+  dump<Item>(
+    request: Request,
+    attempt: () => string,
+    read: (message: Message) => Item | undefined,
+    changing?: "harmless",
+  ): Item[];
   /** Sends all of them, and says for each, at its place, why it was refused, or undefined. One refusal stops no other. */
   batch(requests: readonly Request[]): (Refusal | undefined)[];
   /**
@@ -142,7 +150,7 @@ export function openNetlink(protocol: number, namespace?: string): NetlinkSocket
       return items;
     },
 
-    dump(request, attempt, read) {
+    dump(request, attempt, read, changing) {
       for (let round = 0; round < MAX_DUMPS; round += 1) {
         const writer = new ByteWriter();
         const number = next();
@@ -174,7 +182,7 @@ export function openNetlink(protocol: number, namespace?: string): NetlinkSocket
           }
         });
         if (unreadable !== undefined) throw broken(attempt, unreadable);
-        if (!interrupted) return items;
+        if (!interrupted || changing === "harmless") return items;
       }
       throw new Failure("EINTR", `Cannot ${attempt()}: it changed each of the ${MAX_DUMPS} times that it was read`);
     },

@@ -33,6 +33,8 @@ export interface ApplyOptions {
   readonly generation?: number;
   /** Asks the kernel for the handles of new rules, which it tells of in its answer. */
   readonly handles?: boolean;
+  /** Nothing is done: only whether the kernel would. */
+  readonly isTrial?: boolean;
 }
 
 export interface Applied {
@@ -64,8 +66,8 @@ export class RefusedTransaction extends Failure {
 
 export interface Transactions {
   apply(changes: readonly NftChange[], options?: ApplyOptions): Applied;
-  /** The kernel's number for our socket, by which notifications say whose they are: once something was applied. */
-  port(): number | undefined;
+  /** The kernel's number for our socket, by which notifications say whose they are. */
+  port(): number;
   close(): void;
 }
 
@@ -78,6 +80,9 @@ const RECEIVE_BUFFER = 32 << 20;
 /** The hash table of a set may be growing just now, and the kernel says EBUSY then (rhashtable_insert_rehash). */
 const MAX_ATTEMPTS = 5;
 const PASSING: ReadonlySet<string> = new Set(["EBUSY", "EAGAIN", "EINTR"]);
+
+/** NLMSG_NOOP */
+const NOTHING: Request = { type: 1, flags: 0, encode: () => undefined };
 
 /** One buffer does for all sockets of a thread, as nothing here awaits. */
 const received = new Uint8Array(65536);
@@ -136,7 +141,8 @@ export function openTransactions(namespace?: string): Transactions {
       const echo = options.handles === true && changes[at]?.kind === "addRule" ? ECHO : 0;
       encodeMessage(writer, request, starts.length - 1 === last ? ACK | echo : echo, next());
     }
-    encodeMessage(writer, endBatch(), 0, next());
+    // Without its end, the kernel looks at all of the batch, and takes everything back.
+    if (options.isTrial !== true) encodeMessage(writer, endBatch(), 0, next());
     const sent = writer.finish();
     send(sent);
 
@@ -177,7 +183,19 @@ export function openTransactions(namespace?: string): Transactions {
         return { handles };
       }
     },
-    port: () => port,
+    port() {
+      if (port !== undefined) return port;
+      // The kernel answers a message that says nothing, too.
+      const writer = new ByteWriter();
+      sequence = (sequence + 1) >>> 0;
+      encodeMessage(writer, NOTHING, ACK, sequence);
+      run("learn the port of a netlink socket", () => {
+        send(writer.finish());
+        answers(sequence, () => undefined);
+      });
+      if (port === undefined) throw new Failure("EPROTO", "Cannot learn the port of a netlink socket: no answer");
+      return port;
+    },
     close() {
       if (!open) return;
       open = false;
@@ -228,6 +246,6 @@ function run<Result>(attempt: string, work: () => Result): Result {
 }
 
 /** The port of the socket that asked for what a message tells: the last word of its header, just before its body. */
-export function portOf({ body }: Message): number {
+function portOf({ body }: Message): number {
   return new DataView(body.bytes.buffer, body.bytes.byteOffset).getUint32(body.offset - 4, true);
 }

@@ -7,6 +7,7 @@ import { formatSelector } from "../resources/selector.ts";
 import { hostChains, policiesIn, workloadChains, type EndpointChains } from "./chains.ts";
 import { INITIAL_PROFILES, INITIAL_TIERS } from "./convertPolicy.ts";
 import { hostEndpointsByInterface } from "./hostEndpoints.ts";
+import type { CompiledTables } from "./interpret.ts";
 import { labelIndex } from "./labelIndex.ts";
 import type { Endpoint, HostInterface, Policy, Profile, Rule, Tier, Update } from "./model.ts";
 import { ruleTable, type CompiledPolicy, type PolicyRules } from "./ruleTable.ts";
@@ -37,13 +38,37 @@ export interface Compiler {
   /** What changed since the last time. */
   take(): Difference;
   state(): CompiledState;
+  /** The chains of the local endpoints, by key, and what they ask: as of the last `take`, and without a copy of the sets. */
+  tables(): CompiledTables & Pick<CompiledState, "endpoints">;
   /** For metrics. */
-  size(): { readonly endpoints: number; readonly local: number; readonly policies: number; readonly sets: number };
+  size(): CompilerSize;
+}
+
+export interface CompilerSize {
+  readonly endpoints: number;
+  /** Endpoints of this node. */
+  readonly local: number;
+  readonly policies: number;
+  /** Those that apply to endpoints of this node. */
+  readonly active: number;
+  readonly sets: number;
+  readonly tiers: number;
+  readonly profiles: number;
 }
 
 /** The key of an endpoint's chains: its id, for a host endpoint also the interface. */
 export function chainKey(chains: EndpointChains): string {
   return chains.kind === "host" ? `${chains.id} ${chains.interfaceName}` : chains.id;
+}
+
+/** What has changed where nothing was there before. */
+export function wholeDifference({ endpoints, policies, profiles, sets }: CompiledState): Difference {
+  return {
+    endpoints,
+    policies,
+    profiles,
+    sets: [...sets].map(([id, { kind, members }]) => ({ id, kind, state: "new", added: members, removed: [] })),
+  };
 }
 
 export function compiler(node: string): Compiler {
@@ -215,11 +240,20 @@ export function compiler(node: string): Compiler {
       profiles: compiledProfiles.compiled,
       sets: sets.told(),
     }),
+    tables: () => ({
+      endpoints: chains,
+      policies: compiledPolicies.compiled,
+      profiles: compiledProfiles.compiled,
+      isMember: (set, member) => sets.isMember(set, member),
+    }),
     size: () => ({
       endpoints: sets.size().endpoints,
       local: locals.size,
       policies: policies.size,
+      active: compiledPolicies.compiled.size,
       sets: sets.size().sets,
+      tiers: tiers.size,
+      profiles: profiles.size,
     }),
   };
 }

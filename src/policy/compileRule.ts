@@ -88,6 +88,11 @@ function inexpressible({ protocol, source, destination }: Rule): string | undefi
 
 function compileRule(rule: Rule, index: number, retain: (spec: SetSpec) => string): CompiledRule {
   const { action, family, protocol, notProtocol, icmp, notIcmp, origin, annotations } = rule;
+  const source = compileSide(rule.source, "net", protocol, retain);
+  const destination = compileSide(rule.destination, "ip,port", protocol, retain);
+  // Most rules have no more; there may be 50,000 of them, and what is put together from parts takes twice the memory.
+  const more = family ?? protocol ?? notProtocol ?? icmp ?? notIcmp ?? annotations;
+  if (more === undefined) return { action, source, destination, index, origin };
   return {
     action,
     ...(family === undefined ? {} : { family }),
@@ -95,13 +100,15 @@ function compileRule(rule: Rule, index: number, retain: (spec: SetSpec) => strin
     ...(notProtocol === undefined ? {} : { notProtocols: [notProtocol] }),
     ...(icmp === undefined ? {} : { icmp }),
     ...(notIcmp === undefined ? {} : { notIcmp }),
-    source: compileSide(rule.source, "net", protocol, retain),
-    destination: compileSide(rule.destination, "ip,port", protocol, retain),
+    source,
+    destination,
     index,
     origin,
     ...(annotations === undefined ? {} : { annotations }),
   };
 }
+
+const ANY: CompiledSide = {};
 
 function compileSide(
   { nets, notNets, selector, notSelector, ports, notPorts, service }: Entity,
@@ -109,6 +116,9 @@ function compileSide(
   protocol: number | undefined,
   retain: (spec: SetSpec) => string,
 ): CompiledSide {
+  if ((nets ?? notNets ?? notSelector ?? ports ?? notPorts ?? service) === undefined) {
+    return selector === undefined ? ANY : { sets: [retain({ of: "selector", selector })] };
+  }
   const named = (port: string): string =>
     retain({ of: "named port", selector: selector ?? { op: "all" }, protocol: protocol ?? 0, port });
   const compilePorts = (matches: readonly PortMatch[]): CompiledPorts => ({
@@ -166,6 +176,12 @@ const isNothing = (notIcmp: IcmpMatch | undefined): boolean => notIcmp !== undef
 /** The message that is meant is the one that is not. */
 const isContradiction = (icmp: IcmpMatch | undefined, notIcmp: IcmpMatch | undefined): boolean =>
   icmp !== undefined && notIcmp !== undefined && icmp.type === notIcmp.type && icmp.code === notIcmp.code;
+
+/** Whether the rule means the same for packets of every family: nothing of it is of one family alone. */
+export function isForAllFamilies({ family, notProtocols, icmp, notIcmp, source, destination }: CompiledRule): boolean {
+  const ofSides = source.nets ?? source.notNets ?? destination.nets ?? destination.notNets;
+  return (family ?? notProtocols ?? icmp ?? notIcmp ?? ofSides) === undefined;
+}
 
 /** Undefined where no packet of the family can match. */
 function sideForFamily(side: CompiledSide, family: Family): CompiledSide | undefined {

@@ -60,8 +60,10 @@ export function updateOf(object: PolicyObject, options: ConvertOptions): Update 
       return profileUpdate(namespaceToProfile(object.item));
     case "ServiceAccount":
       return profileUpdate(serviceAccountToProfile(object.item));
-    case "Pod":
-      return maybe({ kind: "endpoint", id: podEndpointId(object.item) }, podToEndpoint(object.item, options));
+    case "Pod": {
+      const value = podToEndpoint(object.item, options);
+      return maybe({ kind: "endpoint", id: value?.id ?? podId(object.item) }, value);
+    }
     case "WorkloadEndpoint":
       return endpointUpdate(workloadToEndpoint(object.item));
     case "HostEndpoint":
@@ -105,6 +107,9 @@ function draft(
 ): Update {
   return maybe({ kind: "policy", id: policyId(kind, metadata.name, metadata.namespace) }, value);
 }
+
+const podId = ({ metadata, spec }: Kinds["Pod"]): string =>
+  podEndpointId(metadata.namespace, metadata.name, spec.nodeName ?? "");
 
 function nameOf({ metadata }: PolicyObject["item"]): string {
   return `${metadata.namespace ?? "default"}/${metadata.name}`;

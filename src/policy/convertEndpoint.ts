@@ -4,7 +4,7 @@ import { formatAddress, parseAddress } from "../ip/address.ts";
 import { formatPrefix, networkOf, parseInterfaceAddress } from "../ip/prefix.ts";
 import { hostInterfaceName, workloadEndpointName } from "../resources/names.ts";
 import type { Kinds } from "../resources/registry.ts";
-import { ALLOW_ALL } from "./convertPolicy.ts";
+import { ALLOW_ALL, DEFAULT_ALLOW } from "./convertPolicy.ts";
 import { protocolNumber } from "./convertRule.ts";
 import { netText, PROTOCOL, type Endpoint, type NamedPort, type Profile, type ServiceSlice } from "./model.ts";
 import {
@@ -55,23 +55,47 @@ export function serviceAccountToProfile({ metadata }: Kinds["ServiceAccount"]): 
   };
 }
 
-export function podEndpointId({ metadata, spec }: Pick<Kinds["Pod"], "metadata" | "spec">): string {
-  const name = workloadEndpointName(spec.nodeName ?? "", metadata.name, POD_INTERFACE);
-  return `wep/${metadata.namespace ?? "default"}/${name}`;
+/** @param node empty for a pod that is on none yet */
+export function podEndpointId(namespace: string | undefined, pod: string, node: string): string {
+  return `wep/${namespace ?? "default"}/${workloadEndpointName(node, pod, POD_INTERFACE)}`;
+}
+
+/** The endpoint of a container that is no pod: it has no namespace, and does what it likes unless a policy selects it. */
+export function containerToEndpoint(container: {
+  readonly containerId: string;
+  readonly interfaceName: string;
+  readonly node: string;
+  readonly addresses: readonly string[];
+}): Endpoint {
+  const { containerId, interfaceName, node, addresses } = container;
+  return {
+    id: `wep/${node}-cni-${containerId}`,
+    kind: "workload",
+    name: containerId,
+    node,
+    interfaceName,
+    labels: { [ORCHESTRATOR_LABEL]: "cni" },
+    profiles: [DEFAULT_ALLOW],
+    nets: addresses,
+    ports: [],
+  };
 }
 
 /**
  * The endpoint of a pod. Undefined where it has none: it is on the host's network, not scheduled, finished, or has no
  * address yet.
- * @param addresses where they are known before the pod's status says so: while it is being set up
+ * @param given its addresses, where they are known before the pod's status says so: while it is being set up. There may
+ * be none yet.
  */
 export function podToEndpoint(
   pod: Kinds["Pod"],
   { node, interfacePrefix }: ConvertOptions,
-  addresses: readonly string[] = podAddresses(pod),
+  given?: readonly string[],
 ): Endpoint | undefined {
   const { metadata, spec } = pod;
-  if (spec.hostNetwork === true || spec.nodeName === undefined || addresses.length === 0) return undefined;
+  const addresses = given ?? podAddresses(pod);
+  const hasNone = given === undefined && addresses.length === 0;
+  if (spec.hostNetwork === true || spec.nodeName === undefined || hasNone) return undefined;
   const namespace = metadata.namespace ?? "default";
   const account = spec.serviceAccountName;
   const labels: Record<string, string> = { ...metadata.labels };
@@ -80,7 +104,7 @@ export function podToEndpoint(
   if (account !== "" && account.length < SERVICE_ACCOUNT_LABEL_MAX) labels[SERVICE_ACCOUNT_LABEL] = account;
   const isNamed = node === undefined || node === spec.nodeName;
   return {
-    id: podEndpointId(pod),
+    id: podEndpointId(namespace, metadata.name, spec.nodeName),
     kind: "workload",
     namespace,
     name: metadata.name,

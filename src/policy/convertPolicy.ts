@@ -15,15 +15,14 @@ export const INITIAL_TIERS: readonly Tier[] = Object.entries(BUILT_IN_TIERS).map
   }),
 );
 
-/** The profile of automatic host endpoints. */
 const anything = (origin: string): Rule => ({ action: "allow", source: {}, destination: {}, origin });
 export const ALLOW_ALL: Pick<Profile, "ingress" | "egress"> = {
   ingress: [anything("ingress[0]")],
   egress: [anything("egress[0]")],
 };
-export const INITIAL_PROFILES: readonly Profile[] = [
-  { name: "projectcalico-default-allow", labels: {}, ...ALLOW_ALL, problems: [] },
-];
+/** The profile of automatic host endpoints, and of containers that are no pods. */
+export const DEFAULT_ALLOW = "projectcalico-default-allow";
+export const INITIAL_PROFILES: readonly Profile[] = [{ name: DEFAULT_ALLOW, labels: {}, ...ALLOW_ALL, problems: [] }];
 
 export function convertTier({ metadata, spec }: Kinds["Tier"]): Tier {
   return {

@@ -9,7 +9,16 @@ import { EVERY_INTERFACE, hostEndpointsByInterface } from "./hostEndpoints.ts";
 import { evaluateChain, type ChainResult, type ChainStage, type Decision } from "./evaluateChain.ts";
 import { packetOf, sideOf, type Flow, type Side } from "./flow.ts";
 import { directoryOf, type Directory, type Packet } from "./match.ts";
-import { parseNet, PROTOCOL, type Direction, type Endpoint } from "./model.ts";
+import {
+  hasFamily,
+  IPIP,
+  LISTENER_REPORT_V2,
+  NEIGHBOUR_DISCOVERY,
+  parseNet,
+  PROTOCOL,
+  type Direction,
+  type Endpoint,
+} from "./model.ts";
 import { withDrafts, type World } from "./world.ts";
 
 /** One place on the packet's path at which policy decides. */
@@ -52,7 +61,7 @@ function evaluateIn(directory: Directory, flow: Flow): Evaluation {
   const packet = packetOf(world, flow);
   const source = sideOf(directory, flow.source, packet.source);
   const destination = sideOf(directory, flow.destination, packet.destination);
-  const walk = walker(directory, flow, packet);
+  const walk = walker(directory, flow, packet, source.node ?? destination.node);
   if (leave(walk, source, destination) && enter(walk, source, destination)) arrive(walk, source, destination);
   const { steps } = walk;
   const own = (side: Side, direction: Direction): Step | undefined =>
@@ -99,6 +108,10 @@ function leave(walk: Walker, source: Side, destination: Side): boolean {
     walk.note(source.node, source.endpoint.id, "egress", "to host", "allow", { by: "neighbour discovery" });
     return true;
   }
+  if (!walk.hasFamily(source.endpoint)) {
+    walk.note(source.node, source.endpoint.id, "egress", "normal", "deny", { by: "family" });
+    return false;
+  }
   if (walk.isEncapsulated()) {
     walk.note(source.node, source.endpoint.id, "egress", "normal", "deny", { by: "encapsulation" });
     return false;
@@ -139,6 +152,9 @@ function arrive(walk: Walker, source: Side, destination: Side): void {
   const isLocal = source.node === destination.node;
   if (isLocal && source.role === "node") return;
   if (source.role === "workload" && source.endpoint.id === destination.endpoint.id) return;
+  if (!walk.hasFamily(destination.endpoint)) {
+    return walk.note(destination.node, destination.endpoint.id, "ingress", "normal", "deny", { by: "family" });
+  }
   if (walk.chain(destination.node, destination.endpoint, "ingress", "normal") === "deny") return;
   const everywhere = walk.hostEndpoint(destination.node, "workload");
   if (everywhere !== undefined) walk.host(everywhere, "egress", "forward");
@@ -165,17 +181,24 @@ interface Walker {
   hostEndpoint(node: string, way: "out" | "in" | "workload"): Endpoint | undefined;
   isEncapsulated(): boolean;
   isNeighbourDiscovery(): boolean;
+  /** Whether the workload may have to do with packets of the family. */
+  hasFamily(endpoint: Endpoint): boolean;
 }
 
-function walker(directory: Directory, flow: Flow, packet: Packet): Walker {
+/** @param first the node that the packet meets first, which translates its destination */
+function walker(directory: Directory, flow: Flow, packet: Packet, first: string | undefined): Walker {
   const { world } = directory;
   const steps: Step[] = [];
-  // What the node translates it does after these two stages.
   const sent: Packet = {
     ...packet,
     ...(flow.sentTo === undefined ? {} : { destination: parseAddress(flow.sentTo.address) }),
     ...(flow.sentTo?.port === undefined ? {} : { destinationPort: flow.sentTo.port }),
   };
+  /** As the stage sees it: a node translates after the two early ones. */
+  const seenAt = (node: string, stage: ChainStage): Packet =>
+    node === first && (stage === "untracked" || stage === "preDNAT") ? sent : packet;
+  const isListener = (types: readonly number[]): boolean =>
+    packet.protocol === PROTOCOL.ICMPv6 && packet.family === 6 && types.includes(packet.icmp?.type ?? 0);
   const walk: Walker = {
     world,
     steps,
@@ -184,18 +207,20 @@ function walker(directory: Directory, flow: Flow, packet: Packet): Walker {
       steps.push({ node, endpoint, direction, stage, verdict, decision, tiers: [], profiles: [] });
     },
     chain(node, endpoint, direction, stage) {
-      const isBefore = direction === "ingress" && (stage === "untracked" || stage === "preDNAT");
-      const result = evaluateChain(directory, endpoint, direction, stage, isBefore ? sent : packet);
+      const result = evaluateChain(directory, endpoint, direction, stage, seenAt(node, stage));
       steps.push({ node, endpoint: endpoint.id, direction, stage, ...result });
       return result.verdict;
     },
     host(endpoint, direction, stage) {
       const node = endpoint.node ?? "";
-      const port = stage === "forward" ? undefined : failsafe(world, direction, packet);
-      if (port === undefined) return walk.chain(node, endpoint, direction, stage);
+      if (stage === "forward") return walk.chain(node, endpoint, direction, stage);
+      const isDiscovery = isListener([...NEIGHBOUR_DISCOVERY, LISTENER_REPORT_V2]);
+      const port = failsafe(world, direction, stage, seenAt(node, stage));
+      if (!isDiscovery && port === undefined) return walk.chain(node, endpoint, direction, stage);
       // The early stages let it go on; only what the node itself sends or gets is free of the later ones.
       const verdict = stage === "normal" ? "allow" : "continue";
-      walk.note(node, endpoint.id, direction, stage, verdict, { by: "failsafe", port });
+      const by: Decision = isDiscovery || port === undefined ? { by: "neighbour discovery" } : { by: "failsafe", port };
+      walk.note(node, endpoint.id, direction, stage, verdict, by);
       return verdict;
     },
     hostEndpoint(node, way) {
@@ -215,27 +240,25 @@ function walker(directory: Directory, flow: Flow, packet: Packet): Walker {
       const isVxlan = packet.protocol === PROTOCOL.UDP && packet.destinationPort === vxlanPort;
       return isVxlan && !allowVXLANPacketsFromWorkloads;
     },
-    isNeighbourDiscovery() {
-      const type = packet.icmp?.type ?? 0;
-      return packet.protocol === PROTOCOL.ICMPv6 && packet.family === 6 && ND_FIRST <= type && type <= ND_LAST;
-    },
+    isNeighbourDiscovery: () => isListener(NEIGHBOUR_DISCOVERY),
+    hasFamily: ({ nets, local }) => hasFamily([...nets, ...(local?.allowedSourcePrefixes ?? [])], packet.family),
   };
   return walk;
 }
 
-/** RFC 2003. */
-const IPIP = 4;
-/** Multicast listener queries (RFC 2710) to neighbour advertisements (RFC 4861). */
-const [ND_FIRST, ND_LAST] = [130, 136];
-
 /** The port of the packet that is always open at host endpoints, if it is one. */
-function failsafe({ settings }: World, direction: Direction, packet: Packet): number | undefined {
+function failsafe({ settings }: World, direction: Direction, stage: ChainStage, packet: Packet): number | undefined {
   const isInbound = direction === "ingress";
-  const ports = isInbound ? settings.failsafeInboundHostPorts : settings.failsafeOutboundHostPorts;
+  const [inbound, outbound] = [settings.failsafeInboundHostPorts, settings.failsafeOutboundHostPorts];
   const peer = isInbound ? packet.source : packet.destination;
-  const isOpen = ({ protocol, port, net }: ProtoPort): boolean =>
-    PROTOCOL[protocol] === packet.protocol &&
-    port === packet.destinationPort &&
-    (net === undefined || prefixContains(parseNet(net), peer));
-  return ports.find(isOpen)?.port;
+  const isOpen =
+    (own: number | undefined) =>
+    ({ protocol, port, net }: ProtoPort): boolean =>
+      PROTOCOL[protocol] === packet.protocol &&
+      port === own &&
+      (net === undefined || prefixContains(parseNet(net), peer));
+  const asked = (isInbound ? inbound : outbound).find(isOpen(packet.destinationPort));
+  if (asked !== undefined || stage !== "untracked") return asked?.port;
+  // Before connections are told apart, what comes from such a port has to be taken for an answer.
+  return (isInbound ? outbound : inbound).find(isOpen(packet.sourcePort))?.port;
 }

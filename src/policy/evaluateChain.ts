@@ -56,6 +56,8 @@ export type Decision =
   | { readonly by: "no policy" }
   | { readonly by: "failsafe"; readonly port: number }
   | { readonly by: "encapsulation" }
+  /** The workload has no address of the packet's family. */
+  | { readonly by: "family" }
   | { readonly by: "setting"; readonly setting: "defaultEndpointToHostAction"; readonly value: string }
   | { readonly by: "neighbour discovery" };
 

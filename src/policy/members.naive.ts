@@ -18,6 +18,8 @@ export interface Members {
   take(): MemberChange;
   /** Those that were told and not taken back. */
   told(): string[];
+  /** Whether it was added itself, or lies within a network that was. */
+  covers(member: string): boolean;
 }
 
 /** Looks at all members each time. */
@@ -38,6 +40,7 @@ export function naiveMembers(): Members {
       return change;
     },
     told: () => told,
+    covers: (member) => members.some((other) => other === member || covers(other, member)),
   };
 }
 

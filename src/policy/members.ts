@@ -13,13 +13,17 @@ export function members(): Members {
   let networksChanged = false;
   /** Members that lie within another one, and so were not told. */
   let hidden: Set<string> | undefined;
-  /** What came or went since the last `take`, and whether it was told before. */
-  let touched = new Map<string, boolean>();
+  /** What came or went since the last `take`, and whether it was told before. Before the first, nothing was. */
+  let touched: Map<string, boolean> | undefined;
 
   const isTold = (member: string): boolean => counts.has(member) && hidden?.has(member) !== true;
 
   function touch(member: string): void {
-    if (!touched.has(member)) touched.set(member, isTold(member));
+    if (touched?.has(member) === false) touched.set(member, isTold(member));
+  }
+
+  function* untold(): Generator<[string, boolean]> {
+    for (const member of counts.keys()) yield [member, false];
   }
 
   function count(member: string, change: 1 | -1): void {
@@ -39,7 +43,7 @@ export function members(): Members {
   }
 
   function isCovered(member: string): boolean {
-    if (networks === undefined || networks.size === 0) return false;
+    if (networks === undefined || networks.size === 0 || member.includes(",")) return false;
     const prefix = parseNet(member);
     const widest = networks.covering(prefix)[0]?.prefix;
     return widest !== undefined && widest.length < prefix.length;
@@ -53,7 +57,7 @@ export function members(): Members {
       networksChanged = false;
       const added: string[] = [];
       const removed: string[] = [];
-      for (const [member, before] of touched) {
+      for (const [member, before] of touched ?? untold()) {
         const isThere = counts.has(member);
         const isHidden = isThere && isCovered(member);
         if (isHidden) (hidden ??= new Set()).add(member);
@@ -66,9 +70,12 @@ export function members(): Members {
       if (hidden?.size === 0) hidden = undefined;
       return { added, removed };
     },
+    covers: (member) => counts.has(member) || isCovered(member),
     told() {
+      if (touched === undefined) return [];
+      const untouched = [...counts.keys()].filter((member) => touched?.has(member) !== true && isTold(member));
       const changed = [...touched].filter(([, before]) => before).map(([member]) => member);
-      return [...[...counts.keys()].filter((member) => !touched.has(member) && isTold(member)), ...changed];
+      return [...untouched, ...changed];
     },
   };
 }

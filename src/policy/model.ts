@@ -176,6 +176,22 @@ export function netText(cidr: string): string {
   return cidr.endsWith(cidr.includes(":") ? "/128" : "/32") ? cidr.slice(0, cidr.indexOf("/")) : cidr;
 }
 
+/** IANA: IPv4 within IP (RFC 2003). */
+export const IPIP = 4;
+
+/** Types of ICMPv6: multicast listeners (RFC 2710) and neighbour discovery (RFC 4861). IPv6 does not work without. */
+export const NEIGHBOUR_DISCOVERY = [130, 131, 132, 133, 134, 135, 136] as const;
+/**
+ * What Linux reports listeners with (MLDv2, RFC 3810), without which switches that snoop pass no neighbour solicitation
+ * on. Host endpoints never hold it back.
+ */
+export const LISTENER_REPORT_V2 = 143;
+
+/** Whether one of the networks is of the family. */
+export function hasFamily(nets: readonly string[], family: Family): boolean {
+  return nets.some((net) => familyOfNet(net) === family);
+}
+
 /** The family of such a text. */
 export function familyOfNet(text: string): Family {
   return text.includes(":") ? 6 : 4;

@@ -53,6 +53,8 @@ export interface AddressSets {
   release(id: string): void;
   /** What changed since it was last asked. */
   take(): SetChange[];
+  /** Whether the set has the member, or a network that it is in. */
+  isMember(id: string, member: string): boolean;
   /** All sets that were told, with their members. */
   told(): Map<string, { readonly kind: SetKind; readonly members: readonly string[] }>;
   /** For metrics. */
@@ -218,6 +220,7 @@ export function addressSets(): AddressSets {
       dirty.clear();
       return changes;
     },
+    isMember: (id, member) => sets.get(id)?.members.covers(member) ?? false,
     told: () =>
       new Map(
         [...sets.values()]

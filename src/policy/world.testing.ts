@@ -49,7 +49,7 @@ export function worldOf(parts: readonly string[], { settings = {}, interfaces = 
  * `namespace shop team=a`, or `pod shop/web 10.0.0.1 app=web @node2 sa=bob http:TCP:8080`. A pod without a node is on
  * node1.
  */
-function line(text: string): string {
+export function line(text: string): string {
   const [kind, name = "", ...words] = text.split(/\s+/);
   const labels = words.filter((word) => word.includes("=") && !word.startsWith("sa="));
   const labelText = JSON.stringify(Object.fromEntries(labels.map((label) => label.split("="))));

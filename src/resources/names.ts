@@ -109,7 +109,8 @@ export function hostInterfaceName(namespace: string, pod: string, prefix: string
 
 /** `<node>-k8s-<pod>-<interface>`; `-` inside a part is doubled, so that no two endpoints share a name. */
 export function workloadEndpointName(node: string, pod: string, interfaceName: string): string {
-  return [node, "k8s", pod, interfaceName].map((part) => part.replaceAll("-", "--")).join("-");
+  const doubled = (part: string): string => (part.includes("-") ? part.replaceAll("-", "--") : part);
+  return `${doubled(node)}-k8s-${doubled(pod)}-${doubled(interfaceName)}`;
 }
 
 /** The name of a block's object: its CIDR with `.`, `:` and `/` as `-`. */

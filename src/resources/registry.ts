@@ -57,6 +57,7 @@ import {
   type Service,
   type EndpointSlice,
 } from "./service.ts";
+import { secret, type Secret } from "./secret.ts";
 import { pod, workloadEndpoint, type Pod, type WorkloadEndpoint } from "./workload.ts";
 import { CALICO, CALICO_CRD } from "./define.ts";
 import type { KindInfo } from "./kind.ts";
@@ -69,6 +70,7 @@ export interface Kinds {
   ServiceAccount: ServiceAccount;
   Service: Service;
   EndpointSlice: EndpointSlice;
+  Secret: Secret;
   NetworkPolicy: NetworkPolicy;
   ClusterNetworkPolicy: ClusterNetworkPolicy;
   IPPool: IPPool;
@@ -107,6 +109,7 @@ export const KIND: { readonly [Id in KindId]: KindInfo<Kinds[Id]> & { readonly i
   ServiceAccount: { ...serviceAccount, id: "ServiceAccount" },
   Service: { ...service, id: "Service" },
   EndpointSlice: { ...endpointSlice, id: "EndpointSlice" },
+  Secret: { ...secret, id: "Secret" },
   NetworkPolicy: { ...networkPolicy, id: "NetworkPolicy" },
   ClusterNetworkPolicy: { ...clusterNetworkPolicy, id: "ClusterNetworkPolicy" },
   IPPool: { ...ipPool, id: "IPPool" },

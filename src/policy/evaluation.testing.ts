@@ -1,0 +1,551 @@
+/**
+ * What policy means for packets, paragraph by paragraph of Calico's documentation: rows of objects and of flows in a small
+ * cluster. The evaluator is held against them, and so are the kernels of a lab.
+ */
+import type { worldOf } from "./world.testing.ts";
+
+export const PLACES = [
+  "namespace a env=prod",
+  "namespace b env=dev",
+  "pod a/x 10.0.0.1 2001:db8::1 app=x",
+  "pod a/y 10.0.0.2 2001:db8::2 app=y @node2 http:TCP:8080 sa=reader",
+  "pod b/z 10.0.1.1 app=z @node2",
+  "{apiVersion: v1, kind: ServiceAccount, metadata: {name: reader, namespace: a, labels: {team: red}}}",
+];
+
+let serial = 0;
+export const named = (kind: string, spec: string, name: string, namespace?: string): string =>
+  `{apiVersion: projectcalico.org/v3, kind: ${kind}, metadata: {name: ${name}${
+    namespace === undefined ? "" : `, namespace: ${namespace}`
+  }}, spec: ${spec}}`;
+export const gnp = (spec: string, name = `g${(serial += 1)}`): string => named("GlobalNetworkPolicy", spec, name);
+const np = (spec: string, name = `n${(serial += 1)}`): string => named("NetworkPolicy", spec, name, "a");
+export const tier = (name: string, spec: string): string => named("Tier", spec, name);
+export const TO_X = "selector: app == 'x'";
+
+export interface EvaluationRow {
+  readonly name: string;
+  readonly objects: string[];
+  /** As `expectFlows` reads them. */
+  readonly flows: string;
+  readonly settings?: Parameters<typeof worldOf>[1];
+}
+
+const TABLES: { readonly title: string; readonly table: readonly EvaluationRow[] }[] = [];
+function rows(title: string, table: readonly EvaluationRow[]): void {
+  TABLES.push({ title, table });
+}
+
+rows("evaluation (order of tiers and policies)", [
+  {
+    name: "tiers go by order, one without an order last, and of equal ones the first by name",
+    objects: [
+      tier("late", "{}"),
+      tier("b", "{order: 5}"),
+      tier("a", "{order: 5}"),
+      gnp(`{tier: late, ${TO_X}, ingress: [{action: Deny}]}`),
+      gnp(`{tier: a, ${TO_X}, ingress: [{action: Allow, protocol: TCP, destination: {ports: [1]}}, {action: Pass}]}`),
+      gnp(`{tier: b, ${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1, 2]}}, {action: Pass}]}`),
+    ],
+    flows: "b/z -> a/x TCP/1 yes\n b/z -> a/x TCP/2 no\n b/z -> a/x TCP/3 no",
+  },
+  {
+    name: "a tier without a policy that applies is skipped",
+    objects: [tier("t", "{order: 1}"), gnp(`{tier: t, selector: app == 'nobody', ingress: [{action: Deny}]}`)],
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "a tier whose policies govern the other direction only is skipped",
+    objects: [tier("t", "{order: 1}"), gnp(`{tier: t, ${TO_X}, types: [Egress], egress: [{action: Allow}]}`)],
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "policies go by order, one without an order last",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Deny}]}`),
+      gnp(`{order: 10, ${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}]}`),
+      gnp(`{order: 9.5, ${TO_X}, ingress: [{action: Allow, protocol: TCP, destination: {ports: [1, 2]}}]}`),
+    ],
+    flows: "b/z -> a/x TCP/1 yes\n b/z -> a/x TCP/2 yes\n b/z -> a/x TCP/3 no",
+  },
+  {
+    name: "policies of equal order go by name, then namespace, then kind",
+    objects: [
+      np(`{order: 1, ${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}]}`, "same"),
+      gnp(`{order: 1, ${TO_X}, ingress: [{action: Allow}]}`, "same"),
+      gnp(`{order: 1, ${TO_X}, ingress: [{action: Deny}]}`, "z-last"),
+    ],
+    // same//GlobalNetworkPolicy sorts before same/a/NetworkPolicy.
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "Deny drops, Allow accepts, and nothing after them is asked",
+    objects: [
+      gnp(
+        `{${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}, {action: Allow}, {action: Deny}]}`,
+      ),
+    ],
+    flows: "b/z -> a/x TCP/1 no\n b/z -> a/x TCP/2 yes",
+  },
+  {
+    name: "Log goes on with the next rule",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Log}, {action: Allow}]}`)],
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "a policy that only logs denies by the end of its tier",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Log}]}`)],
+    flows: "b/z -> a/x TCP/1 no",
+  },
+  {
+    name: "Pass leaves the tier for the next one",
+    objects: [
+      tier("t", "{order: 1}"),
+      gnp(`{tier: t, order: 1, ${TO_X}, ingress: [{action: Pass}]}`),
+      gnp(`{tier: t, order: 2, ${TO_X}, ingress: [{action: Deny}]}`),
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, destination: {ports: [1]}}]}`),
+    ],
+    flows: "b/z -> a/x TCP/1 yes\n b/z -> a/x TCP/2 no",
+  },
+  {
+    name: "Pass in the last tier goes to the profiles",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Pass}]}`)],
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "the end of a tier drops what no rule matched",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Allow, protocol: UDP}]}`)],
+    flows: "b/z -> a/x TCP/1 no\n b/z -> a/x UDP/1 yes",
+  },
+  {
+    name: "a tier whose default action is Pass goes on instead",
+    objects: [
+      tier("t", "{order: 1, defaultAction: Pass}"),
+      gnp(`{tier: t, ${TO_X}, ingress: [{action: Deny, protocol: UDP}]}`),
+    ],
+    flows: "b/z -> a/x TCP/1 yes\n b/z -> a/x UDP/1 no",
+  },
+  {
+    name: "a tier that has only drafts for the endpoint does not drop",
+    objects: [
+      tier("t", "{order: 1}"),
+      named("StagedGlobalNetworkPolicy", `{tier: t, ${TO_X}, ingress: [{action: Deny}]}`, "draft"),
+    ],
+    flows: "b/z -> a/x TCP/1 yes",
+  },
+  {
+    name: "a policy in a tier that does not exist comes last and denies what it does not allow",
+    objects: [gnp(`{tier: nowhere, ${TO_X}, ingress: [{action: Allow, protocol: UDP}]}`)],
+    flows: "b/z -> a/x UDP/1 yes\n b/z -> a/x TCP/1 no",
+  },
+  {
+    name: "egress of the source and ingress of the destination both decide",
+    objects: [
+      gnp(`{selector: app == 'z', types: [Egress], egress: [{action: Allow, protocol: TCP}]}`),
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, destination: {ports: [1]}}]}`),
+    ],
+    flows:
+      "b/z -> a/x TCP/1 yes\n b/z -> a/x TCP/2 no\n b/z -> a/x UDP/1 no\n b/z -> a/y TCP/2 yes\n a/y -> a/x TCP/1 yes",
+  },
+  {
+    name: "without types, a policy with only egress rules governs egress, with none ingress, with both both",
+    objects: [
+      gnp(`{selector: app == 'x', egress: [{action: Deny}]}`),
+      gnp(`{selector: app == 'y'}`),
+      gnp(`{selector: app == 'z', ingress: [{action: Deny}], egress: [{action: Deny}]}`),
+    ],
+    flows: `a/x -> 198.51.100.1 TCP/1 no
+      198.51.100.1 -> a/x TCP/1 yes
+      a/y -> 198.51.100.1 TCP/1 yes
+      198.51.100.1 -> a/y TCP/1 no
+      b/z -> 198.51.100.1 TCP/1 no
+      198.51.100.1 -> b/z TCP/1 no`,
+  },
+]);
+
+rows("profiles", [
+  {
+    name: "they are asked in order, the first decision counts, and none at all denies",
+    objects: [
+      named("Profile", "{ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}]}", "first"),
+      named("Profile", "{ingress: [{action: Allow, protocol: TCP}]}", "second"),
+      named(
+        "WorkloadEndpoint",
+        `{orchestrator: k8s, node: node1, ipNetworks: [10.0.9.1/32], interfaceName: cali9, profiles: [first, second]}`,
+        "wep",
+        "a",
+      ),
+    ],
+    flows: "b/z -> 10.0.9.1 TCP/1 no\n b/z -> 10.0.9.1 TCP/2 yes\n b/z -> 10.0.9.1 UDP/2 no",
+  },
+  {
+    name: "one that does not exist denies",
+    objects: ["pod lost/w 10.0.9.2"],
+    flows: "b/z -> lost/w TCP/1 no\n lost/w -> b/z TCP/1 no",
+  },
+]);
+
+rows("rules", [
+  {
+    name: "a selector in a namespaced policy means its own namespace, namespaceSelector others",
+    objects: [
+      np(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {selector: has(app)}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {namespaceSelector: env == 'dev'}, destination: {ports: [2]}},
+        {action: Allow, protocol: TCP, source: {namespaceSelector: all()}, destination: {ports: [3]}}]}`),
+    ],
+    flows: `a/y -> a/x TCP/1 yes
+      b/z -> a/x TCP/1 no
+      b/z -> a/x TCP/2 yes
+      a/y -> a/x TCP/2 no
+      b/z -> a/x TCP/3 yes
+      198.51.100.1 -> a/x TCP/3 no`,
+  },
+  {
+    name: "a namespaced policy selects endpoints of its own namespace only",
+    objects: [np("{selector: all(), ingress: [{action: Deny}]}")],
+    flows: "b/z -> a/x TCP/1 no\n a/x -> b/z TCP/1 yes",
+  },
+  {
+    name: "in a global policy a selector means everything that has labels, and global() what is in no namespace",
+    objects: [
+      named("GlobalNetworkSet", "{nets: [198.51.100.0/24]}", "gs").replace("name: gs", "name: gs, labels: {app: out}"),
+      named("NetworkSet", "{nets: [203.0.113.0/24]}", "ns", "b").replace("name: ns", "name: ns, labels: {app: out}"),
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {selector: app == 'out'}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {selector: app == 'out', namespaceSelector: global()}, destination: {ports: [2]}},
+        {action: Allow, protocol: TCP, source: {selector: app == 'out', namespaceSelector: env == 'dev'}, destination: {ports: [3]}}]}`),
+    ],
+    flows: `198.51.100.1 -> a/x TCP/1 yes
+      203.0.113.1 -> a/x TCP/1 yes
+      198.51.100.1 -> a/x TCP/2 yes
+      203.0.113.1 -> a/x TCP/2 no
+      198.51.100.1 -> a/x TCP/3 no
+      203.0.113.1 -> a/x TCP/3 yes`,
+  },
+  {
+    name: "service accounts are matched by name and by label",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {serviceAccounts: {names: [reader]}}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {serviceAccounts: {selector: team == 'red'}}, destination: {ports: [2]}},
+        {action: Allow, protocol: TCP, source: {serviceAccounts: {names: [writer], selector: team == 'red'}}, destination: {ports: [3]}}]}`),
+    ],
+    flows: `a/y -> a/x TCP/1 yes
+      b/z -> a/x TCP/1 no
+      a/y -> a/x TCP/2 yes
+      b/z -> a/x TCP/2 no
+      a/y -> a/x TCP/3 no`,
+  },
+  {
+    name: "serviceAccountSelector and namespaceSelector narrow what a policy applies to",
+    objects: [
+      gnp("{selector: all(), serviceAccountSelector: team == 'red', ingress: [{action: Deny}]}"),
+      gnp("{selector: all(), namespaceSelector: env == 'dev', ingress: [{action: Deny}]}"),
+    ],
+    flows: "a/x -> a/y TCP/1 no\n a/y -> a/x TCP/1 yes\n a/x -> b/z TCP/1 no",
+  },
+  {
+    name: "notSelector alone, in a global policy, also matches addresses that belong to nobody",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Allow, source: {notSelector: app == 'z'}}]}`)],
+    flows: "a/y -> a/x TCP/1 yes\n b/z -> a/x TCP/1 no\n 198.51.100.1 -> a/x TCP/1 yes",
+  },
+  {
+    name: "notSelector alone, in a namespaced policy, means others of the own namespace",
+    objects: [np(`{${TO_X}, ingress: [{action: Allow, source: {notSelector: app == 'nobody'}}]}`)],
+    flows: "a/y -> a/x TCP/1 yes\n b/z -> a/x TCP/1 no\n 198.51.100.1 -> a/x TCP/1 no",
+  },
+  {
+    name: "nets, notNets, ports, notPorts, protocol and notProtocol",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, source: {nets: [198.51.100.0/24], notNets: [198.51.100.7]}},
+        {action: Allow, protocol: UDP, destination: {notPorts: [53, "60:70"]}},
+        {action: Allow, notProtocol: TCP, source: {nets: [203.0.113.0/24]}}]}`),
+    ],
+    flows: `198.51.100.1 -> a/x TCP/1 yes
+      198.51.100.7 -> a/x TCP/1 no
+      a/y -> a/x UDP/1 yes
+      a/y -> a/x UDP/53 no
+      a/y -> a/x UDP/65 no
+      203.0.113.1 -> a/x TCP/1 no
+      203.0.113.1 -> a/x SCTP/1 yes`,
+  },
+  {
+    name: "a net of one family matches no packet of the other; a negated one excludes none",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {nets: [0.0.0.0/0]}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {notNets: [0.0.0.0/0]}, destination: {ports: [2]}}]}`),
+    ],
+    flows: `198.51.100.1 -> a/x TCP/1 yes
+      2001:db8:9::1 -> a/x TCP/1 no
+      198.51.100.1 -> a/x TCP/2 no
+      2001:db8:9::1 -> a/x TCP/2 yes`,
+  },
+  {
+    name: "ipVersion matches one family",
+    objects: [gnp(`{${TO_X}, ingress: [{action: Allow, ipVersion: 6}]}`)],
+    flows: "198.51.100.1 -> a/x TCP/1 no\n 2001:db8:9::1 -> a/x TCP/1 yes",
+  },
+  {
+    name: "ICMP type and code",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: ICMP, icmp: {type: 8}}, {action: Allow, protocol: ICMP, icmp: {type: 3, code: 4}},
+        {action: Allow, protocol: ICMPv6, notICMP: {type: 128}}]}`),
+    ],
+    flows: `b/z -> a/x ICMP/8/5 yes
+      b/z -> a/x ICMP/3/4 yes
+      b/z -> a/x ICMP/3/1 no
+      b/z -> a/x ICMP/0 no
+      2001:db8:9::1 -> a/x ICMPv6/129 yes
+      2001:db8:9::1 -> a/x ICMPv6/128 no`,
+  },
+  {
+    name: "a named port is what the endpoint with the address calls so, and of the rule's protocol",
+    objects: [
+      gnp(`{selector: app == 'x', egress: [{action: Allow, protocol: TCP, destination: {ports: [http, "90:91"]}}]}`),
+    ],
+    flows: `a/x -> a/y TCP/8080 yes
+      a/x -> b/z TCP/8080 no
+      a/x -> a/y UDP/8080 no
+      a/x -> b/z TCP/91 yes`,
+  },
+  {
+    name: "a service in a destination is its addresses with its ports, in a source its addresses",
+    objects: [
+      `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,
+        metadata: {name: s-1, namespace: a, labels: {kubernetes.io/service-name: s}},
+        endpoints: [{addresses: [10.0.0.2]}], ports: [{port: 8080}]}`,
+      np("{selector: app == 'x', types: [Egress], egress: [{action: Allow, destination: {services: {name: s}}}]}"),
+      gnp(`{selector: app == 'z', ingress: [{action: Allow, source: {services: {name: s, namespace: a}}}]}`),
+    ],
+    flows: `a/x -> a/y TCP/8080 yes
+      a/x -> a/y TCP/80 no
+      a/x -> a/y UDP/8080 no
+      a/y -> b/z TCP/5 yes
+      a/x -> b/z TCP/5 no`,
+  },
+  {
+    name: "an endpoint's own label comes before the same label of a profile",
+    objects: [
+      "pod b/own 10.0.1.2 pcns.env=prod",
+      np(`{${TO_X}, ingress: [{action: Allow, source: {namespaceSelector: env == 'prod'}}]}`),
+    ],
+    flows: "b/own -> a/x TCP/1 yes\n b/z -> a/x TCP/1 no",
+  },
+]);
+
+export const HOSTS = {
+  interfaces: {
+    node1: [{ name: "eth0", addresses: ["192.0.2.11"] }],
+    node2: [{ name: "eth0", addresses: ["192.0.2.12"] }],
+  },
+};
+const hep = (spec: string, name = "h1"): string =>
+  named("HostEndpoint", spec, name).replace(`name: ${name}`, `name: ${name}, labels: {host: yes, hep: ${name}}`);
+export const ETH0 = hep("{node: node2, interfaceName: eth0}");
+const EVERY = hep("{node: node2, interfaceName: '*', profiles: [projectcalico-default-allow]}");
+export const ON_HOST = "selector: has(host)";
+
+rows("host endpoints", [
+  {
+    name: "a node without one is not policed",
+    objects: [],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> @node2 TCP/1 yes",
+  },
+  {
+    name: "with one and no policy, its own traffic is denied both ways, but for failsafe ports",
+    objects: [ETH0],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> @node2 TCP/1 no
+      198.51.100.1 -> @node2 TCP/22 yes
+      198.51.100.1 -> @node2 UDP/22 no
+      @node2 -> 198.51.100.1 TCP/1 no
+      @node2 -> 198.51.100.1 UDP/53 yes
+      @node1 -> @node2 TCP/1 no`,
+  },
+  {
+    name: "with one and no policy, what it forwards is allowed",
+    objects: [ETH0],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> a/y TCP/1 yes\n a/y -> 198.51.100.1 TCP/1 yes",
+  },
+  {
+    name: "policy without applyOnForward governs the node's own traffic only",
+    objects: [ETH0, gnp(`{${ON_HOST}, ingress: [{action: Allow, protocol: UDP}]}`)],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> @node2 UDP/1 yes\n 198.51.100.1 -> @node2 TCP/1 no\n 198.51.100.1 -> a/y TCP/1 yes",
+  },
+  {
+    name: "policy with applyOnForward governs both, without failsafe ports for what is forwarded",
+    objects: [ETH0, gnp(`{${ON_HOST}, applyOnForward: true, ingress: [{action: Allow, protocol: UDP}]}`)],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> @node2 UDP/1 yes
+      198.51.100.1 -> a/y UDP/1 yes
+      198.51.100.1 -> a/y TCP/1 no
+      198.51.100.1 -> a/y TCP/22 no
+      a/y -> 198.51.100.1 TCP/1 yes`,
+  },
+  {
+    name: "a failsafe port may be for some networks only, and the list may be empty",
+    objects: [ETH0],
+    settings: {
+      ...HOSTS,
+      settings: {
+        failsafeInboundHostPorts: [{ protocol: "TCP", port: 22, net: "192.0.2.0/24" }],
+        failsafeOutboundHostPorts: [],
+      },
+    },
+    flows: "192.0.2.9 -> @node2 TCP/22 yes\n 198.51.100.1 -> @node2 TCP/22 no\n @node2 -> 192.0.2.9 UDP/53 no",
+  },
+  {
+    name: "an automatic host endpoint breaks nothing when it is made",
+    objects: [EVERY],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> @node2 TCP/1 yes
+      @node2 -> 198.51.100.1 TCP/1 yes
+      a/x -> a/y TCP/1 yes
+      a/y -> b/z TCP/1 yes`,
+  },
+  {
+    name: "normal policy of a wildcard never governs host to local workload",
+    objects: [EVERY, gnp(`{${ON_HOST}, egress: [{action: Deny}]}`)],
+    settings: HOSTS,
+    flows: "@node2 -> a/y TCP/1 yes\n @node2 -> a/x TCP/1 no",
+  },
+  {
+    name: "forward policy of a wildcard governs also what passes between local workloads",
+    objects: [EVERY, gnp(`{${ON_HOST}, applyOnForward: true, ingress: [{action: Allow, protocol: TCP}]}`)],
+    settings: HOSTS,
+    flows: "a/y -> b/z TCP/1 yes\n a/y -> b/z UDP/1 no",
+  },
+  {
+    name: "forward policy of a wildcard governs egress to its workloads, and of a named interface what leaves by it",
+    objects: [EVERY, gnp(`{${ON_HOST}, applyOnForward: true, egress: [{action: Allow, protocol: TCP}]}`)],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> a/y TCP/1 yes
+      198.51.100.1 -> a/y UDP/1 no
+      a/y -> 198.51.100.1 TCP/1 yes
+      a/y -> 198.51.100.1 UDP/1 no`,
+  },
+  {
+    name: "one with a name of its own takes the interface from the wildcard",
+    objects: [
+      EVERY,
+      hep("{node: node2, interfaceName: eth0}", "h2"),
+      gnp("{selector: hep == 'h2', ingress: [{action: Allow, protocol: UDP}]}"),
+    ],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> @node2 UDP/1 yes\n 198.51.100.1 -> @node2 TCP/1 no",
+  },
+  {
+    name: "one without an interface is found by its address",
+    objects: [hep("{node: node2, expectedIPs: [192.0.2.12]}")],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> @node2 TCP/1 no",
+  },
+  {
+    name: "doNotTrack: Allow ends the matter for the node itself, Deny drops, and its end drops nothing",
+    objects: [
+      ETH0,
+      gnp(`{${ON_HOST}, doNotTrack: true, applyOnForward: true, types: [Ingress, Egress],
+        ingress: [{action: Allow, protocol: TCP, destination: {ports: [1]}}, {action: Deny, protocol: TCP, destination: {ports: [2]}}],
+        egress: [{action: Allow, protocol: TCP, destination: {ports: [3]}}]}`),
+      gnp(
+        `{${ON_HOST}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}, {action: Allow}], egress: [{action: Allow, protocol: UDP}]}`,
+      ),
+    ],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> @node2 TCP/1 yes
+      198.51.100.1 -> @node2 TCP/2 no
+      198.51.100.1 -> @node2 TCP/4 yes
+      @node2 -> 198.51.100.1 TCP/3 yes
+      @node2 -> 198.51.100.1 TCP/4 no
+      @node2 -> 198.51.100.1 UDP/4 yes
+      198.51.100.1 -> a/y TCP/2 no
+      198.51.100.1 -> a/y TCP/4 yes`,
+  },
+  {
+    name: "a forwarded packet that an untracked policy allows still meets the workload's policy",
+    objects: [
+      ETH0,
+      gnp(`{${ON_HOST}, doNotTrack: true, applyOnForward: true, ingress: [{action: Allow}]}`),
+      gnp("{selector: app == 'y', ingress: [{action: Deny}]}"),
+    ],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> a/y TCP/1 no\n 198.51.100.1 -> b/z TCP/1 yes",
+  },
+  {
+    name: "preDNAT: Allow skips the host endpoint's other policy, Deny drops, and its end drops nothing",
+    objects: [
+      ETH0,
+      gnp(
+        `{${ON_HOST}, preDNAT: true, applyOnForward: true, ingress: [{action: Allow, protocol: TCP, destination: {ports: [1]}}, {action: Deny, protocol: TCP, destination: {ports: [2]}}]}`,
+      ),
+      gnp(`{${ON_HOST}, applyOnForward: true, ingress: [{action: Allow, protocol: UDP}]}`),
+    ],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> a/y TCP/1 yes
+      198.51.100.1 -> a/y TCP/2 no
+      198.51.100.1 -> a/y TCP/3 no
+      198.51.100.1 -> a/y UDP/3 yes
+      198.51.100.1 -> @node2 TCP/1 yes
+      198.51.100.1 -> @node2 TCP/22 yes`,
+  },
+  {
+    name: "what governs host endpoints only does not touch workloads",
+    objects: [
+      gnp("{selector: all(), doNotTrack: true, applyOnForward: true, ingress: [{action: Deny}]}"),
+      gnp("{selector: all(), preDNAT: true, applyOnForward: true, ingress: [{action: Deny}]}"),
+    ],
+    settings: HOSTS,
+    flows: "198.51.100.1 -> a/y TCP/1 yes",
+  },
+]);
+
+const toHost = (action: "Accept" | "Drop" | "Reject" | "Return") => ({
+  ...HOSTS,
+  settings: { defaultEndpointToHostAction: action },
+});
+
+rows("a workload to its own node", [
+  { name: "Drop", objects: [], settings: toHost("Drop"), flows: "a/y -> @node2 TCP/1 no\n a/x -> @node2 TCP/1 yes" },
+  { name: "Reject", objects: [], settings: toHost("Reject"), flows: "a/y -> @node2 TCP/1 no" },
+  { name: "Accept", objects: [], settings: toHost("Accept"), flows: "a/y -> @node2 TCP/1 yes" },
+  {
+    name: "Return, without a host endpoint",
+    objects: [],
+    settings: toHost("Return"),
+    flows: "a/y -> @node2 TCP/1 yes",
+  },
+  {
+    name: "Return, with a host endpoint for every interface: its policy decides, failsafe ports first",
+    objects: [EVERY, gnp(`{${ON_HOST}, ingress: [{action: Allow, protocol: UDP}]}`)],
+    settings: toHost("Return"),
+    flows: "a/y -> @node2 UDP/1 yes\n a/y -> @node2 TCP/1 no\n a/y -> @node2 TCP/22 yes",
+  },
+  {
+    name: "the workload's own egress policy comes first",
+    objects: [gnp("{selector: app == 'y', egress: [{action: Allow, protocol: UDP}]}")],
+    settings: toHost("Accept"),
+    flows: "a/y -> @node2 UDP/1 yes\n a/y -> @node2 TCP/1 no",
+  },
+  {
+    name: "neighbour discovery always works",
+    objects: [gnp("{selector: app == 'y', egress: [{action: Deny}]}")],
+    settings: {
+      settings: { defaultEndpointToHostAction: "Drop" },
+      interfaces: { node2: [{ name: "eth0", addresses: ["2001:db8:f::2"] }] },
+    },
+    flows: "a/y -> @node2 ICMPv6/135 yes\n a/y -> @node2 ICMPv6/136 yes\n a/y -> @node2 ICMPv6/128 no",
+  },
+]);
+
+rows("encapsulated packets of a workload", [
+  { name: "are dropped", objects: [], flows: "a/x -> a/y UDP/4789 no\n a/x -> a/y 4 no\n a/x -> a/y UDP/4790 yes" },
+  {
+    name: "pass where the settings allow them",
+    objects: [],
+    settings: { settings: { allowVXLANPacketsFromWorkloads: true, allowIPIPPacketsFromWorkloads: true } },
+    flows: "a/x -> a/y UDP/4789 yes\n a/x -> a/y 4 yes",
+  },
+]);
+
+export const EVALUATION = TABLES;
