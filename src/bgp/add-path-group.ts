@@ -1,15 +1,16 @@
-import { Audience } from "./audience.ts";
-import { Exporter, type Explanation, type GroupHost } from "./exporter.ts";
+import { Audience, SLICE } from "./audience.ts";
+import { Exporter, NOT_TOLD, type Explanation, type GroupHost } from "./exporter.ts";
 import type { ExportPolicy } from "./export-policy.ts";
 import { Batch, NOBODY, send, type Member } from "./update-batch.ts";
-import { routeNumber, UpdateWriter, type EncodedAttributes } from "./update-writer.ts";
+import { UpdateWriter } from "./update-writer.ts";
 
 /** A path as the members know it. */
 interface Told {
   /** Its number in the table: free for another path when it is gone, of the same prefix even. */
   readonly path: number;
   readonly source: number;
-  readonly out: EncodedAttributes;
+  /** What they were told, packed. */
+  readonly out: Uint8Array;
 }
 
 /** For each prefix, the paths that a member may know and that are no more. */
@@ -31,15 +32,17 @@ export class AddPathGroup {
   readonly #toldBySource = new Map<number, number>();
 
   // Of this turn of the event loop.
-  #batch = new Batch();
+  readonly #batch = new Batch();
   #changed: Missed = new Map();
+  /** By their numbers in what is packed. */
+  readonly #copies = new Map<number, Uint8Array>();
 
   constructor(policy: ExportPolicy, host: GroupHost) {
     this.policy = policy;
     this.#host = host;
     this.#exporter = new Exporter(policy, host);
     for (let id = 0; id < host.rib.prefixes.high; id += 1) this.#set(id, this.#usable(id));
-    this.#exporter.forget();
+    this.#forget();
   }
 
   get members(): ReadonlySet<Member> {
@@ -59,14 +62,14 @@ export class AddPathGroup {
     for (const { path, source } of before) {
       if (now.some((told) => told.path === path && told.source === source)) continue;
       gone.add(path);
-      this.#batch.withdraw(source, numberOf(id, path));
+      this.#batch.withdraw(source, id, pathIdOf(path));
     }
     let news = gone.size > 0;
     for (const { path, source, out } of now) {
       const known = before.find((told) => told.path === path && told.source === source);
-      if (known?.out.key === out.key) continue;
+      if (known !== undefined && sameBytes(known.out, out)) continue;
       news = true;
-      this.#batch.announce(source, out, numberOf(id, path));
+      this.#announce(this.#batch, source, out, id, path);
     }
     if (!news) return;
     this.#set(id, now);
@@ -76,28 +79,30 @@ export class AddPathGroup {
   flush(): void {
     if (this.#changed.size > 0) {
       const changed = this.#changed;
-      this.#audience.deliver(this.#batch.encode(this.#writer()), (missed = new Map()) => merged(missed, changed));
-      this.#batch = new Batch();
+      const parts = this.#batch.encode(this.#writer(), this.#exporter.packed);
+      this.#audience.deliver(parts, (missed = new Map()) => merged(missed, changed));
       this.#changed = new Map();
     }
-    this.#exporter.forget();
+    this.#forget();
   }
 
   pump(): boolean {
-    return this.#audience.pump({
+    const more = this.#audience.pump({
       high: this.#host.rib.prefixes.high,
       missed: (member, missed) => this.#catchUp(member, missed),
       slice: (start, end, members) => {
         const batch = new Batch();
         for (let id = start; id < end; id += 1) {
           for (const { path, source, out } of this.#told.get(id) ?? NOTHING) {
-            batch.announce(source, out, numberOf(id, path));
+            this.#announce(batch, source, out, id, path);
           }
         }
-        const parts = batch.encode(this.#writer());
+        const parts = batch.encode(this.#writer(), this.#exporter.packed);
         for (const member of members) send(parts, member);
       },
     });
+    this.#forget();
+    return more;
   }
 
   get remembers(): boolean {
@@ -132,7 +137,7 @@ export class AddPathGroup {
   explain(id: number, peer: number): Explanation[] {
     return this.#host.rib.usable(id).map(({ path, peer: source, set }) => ({
       ...this.#exporter.explain(id, set, source, peer),
-      pathId: path + 1,
+      pathId: pathIdOf(path),
     }));
   }
 
@@ -140,8 +145,8 @@ export class AddPathGroup {
   #usable(id: number): readonly Told[] {
     const told: Told[] = [];
     for (const { path, peer, set } of this.#host.rib.usable(id)) {
-      const out = this.#exporter.export(id, set, peer);
-      if (typeof out !== "string") told.push({ path, source: peer, out });
+      const out = this.#exporter.export(id, set.id, peer);
+      if (out !== NOT_TOLD) told.push({ path, source: peer, out: this.#bytesOf(out) });
     }
     return told;
   }
@@ -160,14 +165,40 @@ export class AddPathGroup {
 
   #catchUp(member: Member, missed: Missed): void {
     const batch = new Batch();
+    let left = SLICE;
     for (const [id, gone] of missed) {
+      if (left === 0) break;
+      left -= 1;
+      missed.delete(id);
       const told = (this.#told.get(id) ?? NOTHING).filter(({ source }) => source !== member.peer);
       for (const path of gone) {
-        if (!told.some((other) => other.path === path)) batch.withdraw(NOBODY, numberOf(id, path));
+        if (!told.some((other) => other.path === path)) batch.withdraw(NOBODY, id, pathIdOf(path));
       }
-      for (const { path, out } of told) batch.announce(NOBODY, out, numberOf(id, path));
+      for (const { path, out } of told) this.#announce(batch, NOBODY, out, id, path);
     }
-    send(batch.encode(this.#writer()), member);
+    send(batch.encode(this.#writer(), this.#exporter.packed), member);
+  }
+
+  #announce(batch: Batch, source: number, out: Uint8Array, id: number, path: number): void {
+    batch.announce(source, this.#exporter.packed.intern(out, 0, out.length), id, pathIdOf(path));
+  }
+
+  /** A copy: what is packed goes with the turn. Paths that look equal share it. */
+  #bytesOf(out: number): Uint8Array {
+    let bytes = this.#copies.get(out);
+    if (bytes === undefined) {
+      const { packed } = this.#exporter;
+      const start = packed.start(out);
+      bytes = packed.slab(out).slice(start, start + packed.length(out));
+      this.#copies.set(out, bytes);
+    }
+    return bytes;
+  }
+
+  /** At the end of a turn. */
+  #forget(): void {
+    this.#exporter.forget();
+    this.#copies.clear();
   }
 
   #writer(): UpdateWriter {
@@ -176,8 +207,12 @@ export class AddPathGroup {
 }
 
 /** A path identifier of 0 is what we give nobody: some take it for none. */
-function numberOf(id: number, path: number): number {
-  return routeNumber(id, path + 1);
+function pathIdOf(path: number): number {
+  return path + 1;
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a === b || (a.length === b.length && a.every((byte, index) => byte === b[index]));
 }
 
 function merged(into: Missed, more: Missed): Missed {

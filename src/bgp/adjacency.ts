@@ -8,7 +8,7 @@ import { encodeRouteRefresh, REFRESH, type RouteRefresh } from "./message.ts";
 import type { Negotiated } from "./negotiation.ts";
 import { CEASE, notification, ProtocolError } from "./notification.ts";
 import { exportPolicy, importPolicy, sameImport, type FilterCache, type PeerSettings } from "./peer-settings.ts";
-import { readingOf, type Reading, type Group, type TablePeer, type Tables } from "./tables.ts";
+import { readingOf, type Reading, type Received, type Group, type TablePeer, type Tables } from "./tables.ts";
 import type { Member } from "./update-batch.ts";
 import { encodeEndOfRib } from "./update.ts";
 
@@ -38,8 +38,8 @@ export interface Adjacency {
   readonly hasToldAll: boolean;
   up(session: Negotiated, link: Link): void;
   down(session: Negotiated, graceful: boolean): void;
-  /** The body of an UPDATE; returns what was wrong with it and forgiven. Throws `ProtocolError`. */
-  update(bytes: Uint8Array, start: number, end: number): readonly string[];
+  /** The body of an UPDATE. Throws `ProtocolError`. */
+  update(bytes: Uint8Array, start: number, end: number): Received;
   /** The peer asks to be told all of a family again (RFC 2918), or marks what answers our asking (RFC 7313). */
   refresh(message: RouteRefresh): void;
   /** Asks the peer to tell all again, where it can. */
@@ -120,7 +120,8 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
 
   /** RFC 4486 section 4, with which family and how many. */
   function checkMaximum(families: readonly Family[]): void {
-    const { maximumPrefixes = Infinity } = settings.config;
+    const { maximumPrefixes } = settings.config;
+    if (maximumPrefixes === undefined) return;
     for (const family of families) {
       const { received } = tables.ribs[family].counts(entry.index);
       if (received <= maximumPrefixes) continue;
@@ -168,11 +169,11 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
       return staleUntil;
     },
     get hasToldAll() {
-      const establishedFor = current === undefined ? undefined : clock.now() - current.since;
+      const establishedFor = current === undefined ? undefined : clock.elapsed() - current.since;
       return hasToldAll({ establishedFor, session: current?.session, endOfRib: heardEndOfRib });
     },
     up(session, link) {
-      current = { session, link, reading: readingOf(session), since: clock.now() };
+      current = { session, link, reading: readingOf(session), since: clock.elapsed() };
       // Another router than before: what that one said is nothing that this one could confirm.
       if (entry.routerId !== 0 && entry.routerId !== session.remoteRouterId) dropAll();
       entry.routerId = session.remoteRouterId;
@@ -189,18 +190,19 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
       current = undefined;
       for (const family of session.families) leave(family);
       const longest = settings.config.maxRestartTime ?? Infinity;
-      help({ type: "lost", session, graceful, longest, now: clock.now() });
+      help({ type: "lost", session, graceful, longest, now: clock.elapsed() });
     },
     update(bytes, start, end) {
-      if (current === undefined) return [];
-      const { endOfRib, problems } = tables.receive(entry.index, current.reading, bytes, start, end);
+      if (current === undefined) return { problems: [] };
+      const received = tables.receive(entry.index, current.reading, bytes, start, end);
+      const { endOfRib } = received;
       checkMaximum(current.reading.families);
       if (endOfRib !== undefined && current.reading.families.includes(endOfRib)) {
         heardEndOfRib.add(endOfRib);
         help({ type: "endOfRib", family: endOfRib });
       }
       host.schedule();
-      return problems;
+      return received;
     },
     refresh({ family, subtype }) {
       if (current === undefined || family === undefined || !current.session.families.includes(family)) return;

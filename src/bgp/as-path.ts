@@ -9,7 +9,8 @@ export interface AsSegment {
 
 export type AsPath = readonly AsSegment[];
 
-const SET = 1;
+/** Segment types (RFC 4271 section 4.3 (b)). */
+export const AS_SET = 1;
 const SEQUENCE = 2;
 const LONGEST_SEGMENT = 255;
 
@@ -51,13 +52,13 @@ export function decodeAsPath(reader: ByteReader, octets: 2 | 4): AsPath {
   while (reader.remaining > 0) {
     const type = reader.u8("AS_PATH segment type");
     // Confederation segments (3, 4) do not belong in a session between confederations either (RFC 5065 section 5).
-    if (type !== SET && type !== SEQUENCE) throw new MalformedBytes(`AS_PATH segment type ${type} is not 1 or 2`);
+    if (type !== AS_SET && type !== SEQUENCE) throw new MalformedBytes(`AS_PATH segment type ${type} is not 1 or 2`);
     const count = reader.u8("AS_PATH segment length");
     if (count === 0) throw new MalformedBytes("an AS_PATH segment is empty");
     const asns: number[] = [];
     for (let i = 0; i < count; i += 1) asns.push(octets === 4 ? reader.u32("AS number") : reader.u16("AS number"));
     if (asns.includes(0)) throw new MalformedBytes("AS 0 stands in the AS_PATH (RFC 7607)");
-    path.push({ type: type === SET ? "set" : "sequence", asns });
+    path.push({ type: type === AS_SET ? "set" : "sequence", asns });
   }
   return path;
 }
@@ -66,7 +67,7 @@ export function encodeAsPath(writer: ByteWriter, path: AsPath, octets: 2 | 4): v
   for (const { type, asns } of path) {
     for (let start = 0; start < asns.length; start += LONGEST_SEGMENT) {
       const part = asns.slice(start, start + LONGEST_SEGMENT);
-      writer.u8(type === "set" ? SET : SEQUENCE);
+      writer.u8(type === "set" ? AS_SET : SEQUENCE);
       writer.u8(part.length);
       for (const asn of part) {
         if (octets === 4) writer.u32(asn);

@@ -1,24 +1,20 @@
-import { formatAddress, type Address } from "../ip/address.ts";
-import { ByteWriter } from "../lib/bytes.ts";
+import type { Address } from "../ip/address.ts";
 import { neighborAsn, pathLength } from "./as-path.ts";
-import { encodeAttributes } from "./attribute-list.ts";
-import type { PathAttributes } from "./attributes.ts";
+import { fromCanonical, listStart, toCanonical } from "./attribute-bytes.ts";
+import { ATTRIBUTES, EXTENDED_LENGTH, type PathAttributes } from "./attributes.ts";
+import { ByteStore } from "./byte-store.ts";
 import type { ResolvedNextHop } from "./config.ts";
+import { NextHopTable, NO_HOP, type NextHop } from "./next-hops.ts";
+import { grown } from "./prefix-table.ts";
 
-/** A next hop, and how packets reach it: looked up once, however many routes use it. */
-export interface NextHop {
-  readonly address: Address;
-  /** Undefined while it cannot be reached. */
-  resolved: ResolvedNextHop | undefined;
-}
-
-/** One set of attributes, shared by all routes that came with it, with what the decision process compares. */
+/** One set of attributes, shared by all routes that came with it, with what the decision process compares: a view. */
 export interface AttributeSet {
   /** From 1 on. */
   readonly id: number;
-  readonly key: string;
   readonly attributes: PathAttributes;
-  readonly nextHop: CountedNextHop | undefined;
+  readonly nextHop: NextHop | undefined;
+  /** The number of its next hop, or `NO_HOP`. */
+  readonly hop: number;
   readonly localPref: number;
   readonly pathLength: number;
   /** 0 IGP, 1 EGP, 2 incomplete. */
@@ -26,134 +22,149 @@ export interface AttributeSet {
   readonly med: number;
   readonly neighborAsn: number;
   readonly clusterLength: number;
-  /** Paths that use it. */
-  references: number;
-}
-
-interface CountedNextHop extends NextHop {
-  references: number;
 }
 
 /** RFC 4271 section 9.1.1 leaves it to us; 100 is what everybody takes. */
 export const DEFAULT_LOCAL_PREF = 100;
 
 const ORIGIN_ORDER = { igp: 0, egp: 1, incomplete: 2 } as const;
-const CANONICAL = { asOctets: 4, internal: true } as const;
+const NEXT_HOP = ATTRIBUTES.nextHop.code;
+/** Sets that were looked at last, as views: routes that come one after the other share some. */
+const VIEWS = 256;
+
+/** Works out only what somebody asks for. */
+class SetView implements AttributeSet {
+  readonly id: number;
+  readonly attributes: PathAttributes;
+  readonly hop: number;
+  readonly #hops: NextHopTable;
+
+  constructor(id: number, attributes: PathAttributes, hop: number, hops: NextHopTable) {
+    this.id = id;
+    this.attributes = attributes;
+    this.hop = hop;
+    this.#hops = hops;
+  }
+
+  get nextHop(): NextHop | undefined {
+    return this.hop === NO_HOP ? undefined : this.#hops.view(this.hop);
+  }
+  get localPref(): number {
+    return this.attributes.localPref ?? DEFAULT_LOCAL_PREF;
+  }
+  get pathLength(): number {
+    return pathLength(this.attributes.asPath);
+  }
+  get origin(): number {
+    return ORIGIN_ORDER[this.attributes.origin];
+  }
+  get med(): number {
+    return this.attributes.med ?? 0;
+  }
+  get neighborAsn(): number {
+    return neighborAsn(this.attributes.asPath);
+  }
+  get clusterLength(): number {
+    return this.attributes.clusterList?.length ?? 0;
+  }
+}
 
 /**
- * Interns attributes: routes hold the number of a set, and what was seen before is recognised by its bytes without being
- * decoded again. A set lives as long as something retains it.
+ * Interns attributes by their bytes: routes hold the number of a set, and nothing is decoded before somebody looks. A set
+ * lives as long as something retains it.
  */
 export class AttributeTable {
-  readonly #byKey = new Map<string, AttributeSet>();
-  readonly #byId: (AttributeSet | undefined)[] = [undefined];
-  readonly #freeIds: number[] = [];
-  readonly #nextHops = new Map<bigint, CountedNextHop>();
-  readonly #resolve: (address: Address) => ResolvedNextHop | undefined;
+  readonly hops: NextHopTable;
+  readonly store = new ByteStore();
+  #references = new Uint32Array(64);
+  #hops = new Int32Array(64);
+  readonly #views: (AttributeSet | undefined)[] = Array.from({ length: VIEWS }, () => undefined);
 
   constructor(resolve: (address: Address) => ResolvedNextHop | undefined) {
-    this.#resolve = resolve;
+    this.hops = new NextHopTable(resolve);
   }
 
   get size(): number {
-    return this.#byKey.size;
+    return this.store.size;
   }
 
-  /** `key` stands for the attributes as they came: any text that is equal for equal attributes alone. */
-  find(key: string): AttributeSet | undefined {
-    return this.#byKey.get(key);
+  /** The number of the set with these canonical bytes. Nothing keeps a new one until the first `retain`. */
+  internBytes(bytes: Uint8Array, start: number, length: number): number {
+    const before = this.store.size;
+    const id = this.store.intern(bytes, start, length);
+    if (this.store.size === before) return id;
+    if (id >= this.#references.length) {
+      this.#references = grown(this.#references, this.store.capacity);
+      this.#hops = grown(this.#hops, this.store.capacity);
+    }
+    this.#references[id] = 0;
+    this.#hops[id] = this.#hopIn(bytes, start, start + length);
+    return id;
   }
 
+  intern(attributes: PathAttributes): number {
+    const bytes = toCanonical(attributes);
+    return this.internBytes(bytes, 0, bytes.length);
+  }
+
+  /** A set to look at. */
   get(id: number): AttributeSet {
-    const set = this.#byId[id];
-    if (set === undefined) throw new RangeError(`there is no attribute set ${id}`);
-    return set;
+    const slot = id % VIEWS;
+    const known = this.#views[slot];
+    if (known?.id === id) return known;
+    if (this.store.length(id) === 0) throw new RangeError(`there is no attribute set ${id}`);
+    const { store } = this;
+    const attributes = fromCanonical(store.slab(id), store.start(id), store.length(id));
+    const view = new SetView(id, attributes, this.#hops[id]!, this.hops);
+    this.#views[slot] = view;
+    return view;
   }
 
-  /** Adds attributes that `find` did not know. Nothing keeps them until the first `retain`. */
-  add(key: string, attributes: PathAttributes): AttributeSet {
-    const id = this.#freeIds.pop() ?? this.#byId.length;
-    const set: AttributeSet = {
-      id,
-      key,
-      attributes,
-      nextHop: attributes.nextHop === undefined ? undefined : this.#nextHop(attributes.nextHop),
-      localPref: attributes.localPref ?? DEFAULT_LOCAL_PREF,
-      pathLength: pathLength(attributes.asPath),
-      origin: ORIGIN_ORDER[attributes.origin],
-      med: attributes.med ?? 0,
-      neighborAsn: neighborAsn(attributes.asPath),
-      clusterLength: attributes.clusterList?.length ?? 0,
-      references: 0,
-    };
-    this.#byId[id] = set;
-    this.#byKey.set(key, set);
-    return set;
+  /** The number of the next hop of a set, or `NO_HOP`. */
+  hop(id: number): number {
+    return this.#hops[id]!;
   }
 
-  /** The set of attributes that did not come in a message: our own, or changed by a filter. */
-  intern(attributes: PathAttributes): AttributeSet {
-    const writer = new ByteWriter(64);
-    encodeAttributes(writer, attributes, CANONICAL, false);
-    const hops = [attributes.nextHop, attributes.linkLocalNextHop].map((hop) => (hop ? formatAddress(hop) : ""));
-    const key = `own ${hops.join(" ")} ${Buffer.from(writer.finish()).toString("latin1")}`;
-    return this.find(key) ?? this.add(key, attributes);
+  /** Whether packets would get where the routes of a set lead: its next hop can be reached, or it needs none. */
+  reachable(id: number): boolean {
+    const hop = this.#hops[id]!;
+    return hop === NO_HOP || this.hops.resolved(hop) !== undefined;
   }
 
-  retain(set: AttributeSet): number {
-    set.references += 1;
-    return set.id;
+  retain(id: number): number {
+    this.#references[id]! += 1;
+    return id;
   }
 
   release(id: number): void {
-    const set = this.get(id);
-    set.references -= 1;
-    if (set.references > 0) return;
-    this.#byKey.delete(set.key);
-    this.#byId[id] = undefined;
-    this.#freeIds.push(id);
-    const hop = set.nextHop;
-    if (hop === undefined) return;
-    hop.references -= 1;
-    if (hop.references === 0) this.#nextHops.delete(numberOf(hop.address));
+    this.#references[id]! -= 1;
+    this.discard(id);
   }
 
-  /** Resolves every next hop again, and returns those that changed. */
-  recheckNextHops(): ReadonlySet<NextHop> {
-    const changed = new Set<NextHop>();
-    for (const hop of this.#nextHops.values()) {
-      const resolved = this.#resolve(hop.address);
-      if (sameResolution(hop.resolved, resolved)) continue;
-      hop.resolved = resolved;
-      changed.add(hop);
-    }
-    return changed;
+  /** Forgets a set that nothing retained. */
+  discard(id: number): void {
+    if (this.#references[id] !== 0) return;
+    if (this.#hops[id] !== NO_HOP) this.hops.release(this.#hops[id]!);
+    this.store.remove(id);
+    const slot = id % VIEWS;
+    if (this.#views[slot]?.id === id) this.#views[slot] = undefined;
   }
 
-  #nextHop(address: Address): CountedNextHop {
-    const key = numberOf(address);
-    const known = this.#nextHops.get(key);
-    if (known !== undefined) {
-      known.references += 1;
-      return known;
+  #hopIn(bytes: Uint8Array, start: number, end: number): number {
+    if (bytes[start] !== 0) {
+      const [w0, w1, w2, w3] = [1, 5, 9, 13].map((at) => u32(bytes, start + at)) as [number, number, number, number];
+      return this.hops.retain(6, w0, w1, w2, w3);
     }
-    const added = { address, resolved: this.#resolve(address), references: 1 };
-    this.#nextHops.set(key, added);
-    return added;
+    for (let at = listStart(bytes, start); at < end && bytes[at + 1]! <= NEXT_HOP;) {
+      const extended = (bytes[at]! & EXTENDED_LENGTH) !== 0;
+      const value = at + (extended ? 4 : 3);
+      if (bytes[at + 1] === NEXT_HOP) return this.hops.retain(4, u32(bytes, value), 0, 0, 0);
+      at = value + (extended ? (bytes[at + 2]! << 8) | bytes[at + 3]! : bytes[at + 2]!);
+    }
+    return NO_HOP;
   }
 }
 
-/** One number for addresses of both families. */
-function numberOf({ family, value }: Address): bigint {
-  return family === 4 ? value : value | (1n << 128n);
-}
-
-function sameResolution(a: ResolvedNextHop | undefined, b: ResolvedNextHop | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  return (
-    a.interface === b.interface &&
-    a.metric === b.metric &&
-    a.gateway?.value === b.gateway?.value &&
-    a.gateway?.family === b.gateway?.family
-  );
+function u32(bytes: Uint8Array, at: number): number {
+  return ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
 }

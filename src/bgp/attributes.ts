@@ -5,7 +5,8 @@ import { AS_TRANS } from "./constants.ts";
 
 /** In the order in which the decision process prefers them. */
 export type Origin = "igp" | "egp" | "incomplete";
-const ORIGINS: readonly Origin[] = ["igp", "egp", "incomplete"];
+/** By their numbers. */
+export const ORIGINS: readonly Origin[] = ["igp", "egp", "incomplete"];
 
 /** RFC 8092: `global:local1:local2`. */
 export interface LargeCommunity {
@@ -132,13 +133,18 @@ const nextHop: AttributeCodec<Address> = {
   },
 };
 
-/** A next hop must be the address of a host (RFC 4271 section 6.3). */
-export function checkNextHop(address: Address): Address {
+function checkNextHop(address: Address): Address {
+  const fault = nextHopFault(address);
+  if (fault !== undefined) throw new MalformedBytes(fault);
+  return address;
+}
+
+/** A next hop must be the address of a host (RFC 4271 section 6.3): why this one is not, or undefined. */
+export function nextHopFault(address: Address): string | undefined {
   const { family, value } = address;
   const top = Number(value >> (family === 4 ? 24n : 120n));
   const impossible = family === 4 ? top === 0 || top === 127 || top >= 224 : top === 255 || value <= 1n;
-  if (impossible) throw new MalformedBytes(`next hop ${formatAddress(address)} is no host's address`);
-  return address;
+  return impossible ? `next hop ${formatAddress(address)} is no host's address` : undefined;
 }
 
 function number(code: number, name: string, flags: number, internalOnly?: true): AttributeCodec<number> {

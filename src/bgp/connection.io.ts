@@ -5,6 +5,7 @@ import type { SocketCalls } from "./config.ts";
 import { MAX_MESSAGE } from "./constants.ts";
 import { nextFrame, type Frame } from "./message.ts";
 import { ProtocolError } from "./notification.ts";
+import type { Turns } from "./turns.io.ts";
 
 /** A TCP connection that speaks in BGP messages. */
 export interface Connection {
@@ -14,6 +15,8 @@ export interface Connection {
   longestMessage: number;
   /** Whether what is written leaves soon: the peer reads, and little is waiting. */
   ready(): boolean;
+  /** Whether there is more to read, for which there was no time yet. */
+  readonly unread: boolean;
   /** Bytes that the kernel has not taken yet, and those that it has. */
   readonly waiting: number;
   readonly taken: number;
@@ -38,10 +41,14 @@ export interface ConnectionEvents {
 const BACKLOG = 1 << 20;
 /** How long a farewell may take, milliseconds. */
 const LINGER = 1000;
+/** Messages between two looks at the clock. */
+const LOOK = 32;
 
 /** Speaks BGP on a socket that is connected. */
-export function createConnection(socket: net.Socket, events: ConnectionEvents): Connection {
+export function createConnection(socket: net.Socket, turns: Turns, events: ConnectionEvents): Connection {
   let pending: Buffer | undefined;
+  let unread = false;
+  let ended = false;
   let over = false;
   let reason = "by the peer";
   const connection: Connection = {
@@ -49,6 +56,9 @@ export function createConnection(socket: net.Socket, events: ConnectionEvents): 
     remoteAddress: plainAddress(socket.remoteAddress ?? ""),
     longestMessage: MAX_MESSAGE,
     ready: () => socket.writableLength < BACKLOG,
+    get unread() {
+      return unread;
+    },
     get waiting() {
       return socket.writableLength;
     },
@@ -76,15 +86,23 @@ export function createConnection(socket: net.Socket, events: ConnectionEvents): 
     },
   };
 
-  function read(chunk: Buffer): void {
-    const bytes = pending === undefined ? chunk : Buffer.concat([pending, chunk]);
+  /** Reads on until a message is not whole, or the turn of the event loop has lasted long. */
+  function read(bytes: Buffer): void {
     let at = 0;
+    let look = LOOK;
+    unread = false;
     try {
       for (;;) {
         const frame = over ? undefined : nextFrame(bytes, at, connection.longestMessage);
         if (frame === undefined) break;
         at = frame.end;
         events.message(frame, bytes);
+        look -= 1;
+        if (look > 0) continue;
+        look = LOOK;
+        if (at === bytes.length || !turns.spent()) continue;
+        unread = true;
+        break;
       }
     } catch (thrown) {
       if (!(thrown instanceof ProtocolError)) throw thrown;
@@ -93,20 +111,43 @@ export function createConnection(socket: net.Socket, events: ConnectionEvents): 
       return;
     }
     pending = at === bytes.length ? undefined : bytes.subarray(at);
+    if (unread) rest();
+    else if (ended) end();
+    else if (socket.isPaused()) socket.resume();
+  }
+
+  /** Goes on in a later turn. Meanwhile nothing more is taken from the kernel, which slows the peer down. */
+  function rest(): void {
+    socket.pause();
+    turns.later(() => {
+      if (!over) read(pending ?? Buffer.alloc(0));
+    });
+  }
+
+  function end(): void {
+    if (over) return;
+    over = true;
+    events.closed(reason);
   }
 
   socket.setNoDelay(true);
   socket.on("data", (chunk: Buffer) => {
-    if (!over) read(chunk);
+    if (over) return;
+    const bytes = pending === undefined ? chunk : Buffer.concat([pending, chunk]);
+    if (!unread && !turns.spent()) return read(bytes);
+    pending = bytes;
+    if (unread) return;
+    unread = true;
+    rest();
   });
   socket.on("error", (error) => {
     reason = reasonOf(error);
   });
   socket.on("drain", () => events.drained());
   socket.on("close", () => {
-    if (over) return;
-    over = true;
-    events.closed(reason);
+    // What it said before it went still counts.
+    ended = true;
+    if (!unread) end();
   });
   return connection;
 }

@@ -28,6 +28,8 @@ export const address6 = (number: number): string => `2001:db8::${number.toString
 
 export interface Daemon {
   readonly process: ChildProcess;
+  /** Of all that it consists of, but for their children. */
+  readonly pids: readonly number[];
   /** Asks the daemon through its command line; "" while it does not answer. */
   ask(...words: string[]): string;
   /** As a crash would. */
@@ -39,10 +41,16 @@ export interface Segment {
   start(host: Host, config: string, ...options: string[]): Promise<Daemon>;
   /** Gives us more addresses: numbers of hosts. */
   addAddresses(numbers: readonly number[]): void;
+  /** Tells a host the way to a network. */
+  addRoute(host: Host, network: string, via: string): void;
+  /** Kills what runs on a host, as a crash would. */
+  kill(host: Host): Promise<void>;
   /** Cuts a host off, or joins it again: without a word to us, as our side of the bridge stays up. */
   link(host: Host, state: "up" | "down"): void;
   /** Ends every process and namespace, and removes every file. */
   close(): Promise<void>;
+  /** The same at once, for a process that is about to end. */
+  abandon(): void;
 }
 
 const OPENBGPD_DIRECTORY = "/run/openbgpd";
@@ -64,6 +72,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
   const hub = `caracal-bgp-${process.pid}`;
   const namespaceOf = (host: Host): string => `${hub}-${host}`;
   const processes = new Set<ChildProcess>();
+  const hostOf = new Map<ChildProcess, Host>();
   const namespaces: string[] = [];
   const add = (name: string): void => {
     run("ip", "netns", "add", name);
@@ -74,10 +83,11 @@ export function openSegment(hosts: readonly Host[]): Segment {
   run("ip", "-n", hub, "link", "add", "br0", "type", "bridge");
   run("ip", "-n", hub, "link", "set", "br0", "up");
   const addresses = (namespace: string, device: string, numbers: readonly number[]): void => {
-    for (const number of numbers) {
-      run("ip", "-n", namespace, "address", "add", `${address4(number)}/24`, "dev", device);
-      run("ip", "-n", namespace, "address", "add", `${address6(number)}/64`, "dev", device, "nodad");
-    }
+    const input = numbers
+      .flatMap((number) => [`${address4(number)}/24 dev ${device}`, `${address6(number)}/64 dev ${device} nodad`])
+      .map((words) => `address add ${words}\n`)
+      .join("");
+    execFileSync("ip", ["-n", namespace, "-batch", "-"], { ...CONTROL, stdio: "pipe", input });
   };
   addresses(hub, "br0", [1, 2, 3, 4]);
   for (const host of hosts) {
@@ -100,6 +110,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
       env: { ...process.env, ...env },
     });
     processes.add(child);
+    hostOf.set(child, host);
     child.once("exit", () => processes.delete(child));
     return child;
   }
@@ -111,7 +122,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
     await gone;
   }
 
-  type Started = [ChildProcess, readonly string[]];
+  type Started = [process: ChildProcess, control: readonly string[], ...companions: ChildProcess[]];
   const programs: Record<Host, (file: string, options: readonly string[]) => Started | Promise<Started>> = {
     bird(file, options) {
       const control = join(directory, "bird.ctl");
@@ -128,12 +139,12 @@ export function openSegment(hosts: readonly Host[]): Segment {
         const words = ["-f", file, "-i", join(sockets, `${name}.pid`), "-P", "0", ...common, ...more];
         return spawnIn("frr", `/usr/lib/frr/${name}`, words);
       };
-      daemon("zebra");
+      const zebra = daemon("zebra");
       // The others ask for it once, and again only after seconds.
       await until("zebra to answer", () => existsSync(join(sockets, "zserv.api")), 8000);
-      daemon("bfdd", "--bfdctl", join(sockets, "bfdd.sock"));
+      const bfdd = daemon("bfdd", "--bfdctl", join(sockets, "bfdd.sock"));
       const child = daemon("bgpd", ...options);
-      return [child, ["vtysh", "--vty_socket", sockets, "-c"]];
+      return [child, ["vtysh", "--vty_socket", sockets, "-c"], zebra, bfdd];
     },
     gobgp(file, options) {
       const child = spawnIn("gobgp", "gobgpd", ["-f", file, ...options]);
@@ -154,9 +165,9 @@ export function openSegment(hosts: readonly Host[]): Segment {
       const child = spawnIn("exabgp", "exabgp", [file, ...options], env);
       return [child, ["true"]];
     },
-    caracal(file) {
+    caracal(file, options) {
       const script = join(import.meta.dirname, "speaker-process.testing.ts");
-      return [spawnIn("caracal", process.execPath, [script, readFileSync(file, "utf8")]), ["true"]];
+      return [spawnIn("caracal", process.execPath, [...options, script, readFileSync(file, "utf8")]), ["true"]];
     },
   };
 
@@ -164,7 +175,7 @@ export function openSegment(hosts: readonly Host[]): Segment {
     async start(host, config, ...options) {
       const file = join(directory, `${host}.conf`);
       writeFileSync(file, config.replaceAll("@directory@", directory), { mode: 0o600 });
-      const [child, control] = await programs[host](file, options);
+      const [child, control, ...companions] = await programs[host](file, options);
       const ask = (...words: string[]): string => {
         try {
           return run(control[0]!, ...control.slice(1), ...words);
@@ -181,21 +192,34 @@ export function openSegment(hosts: readonly Host[]): Segment {
         caracal: [],
       };
       await until(`${host} to answer`, () => greeting[host].length === 0 || ask(...greeting[host]) !== "", 8000);
-      return { process: child, ask, kill: () => kill(child) };
+      const pids = [child, ...companions].flatMap(({ pid }) => pid ?? []);
+      return { process: child, pids, ask, kill: () => kill(child) };
     },
     addAddresses: (numbers) => addresses(hub, "br0", numbers),
+    addRoute: (host, network, via) => void run("ip", "-n", namespaceOf(host), "route", "add", network, "via", via),
+    async kill(host) {
+      for (const child of processes) if (hostOf.get(child) === host) await kill(child);
+    },
     link: (host, state) => void run("ip", "-n", hub, "link", "set", host, state),
     async close() {
       for (const child of processes) await kill(child);
-      for (const name of namespaces) {
-        try {
-          run("ip", "netns", "delete", name);
-        } catch {
-          // it went with its test
-        }
-      }
-      rmSync(directory, { recursive: true, force: true });
-      if (madeForOpenbgpd !== undefined) rmSync(madeForOpenbgpd, { recursive: true, force: true });
+      clear();
+    },
+    abandon() {
+      for (const child of processes) child.kill("SIGKILL");
+      clear();
     },
   };
+
+  function clear(): void {
+    for (const name of namespaces.splice(0)) {
+      try {
+        run("ip", "netns", "delete", name);
+      } catch {
+        // it went with its test
+      }
+    }
+    rmSync(directory, { recursive: true, force: true });
+    if (madeForOpenbgpd !== undefined) rmSync(madeForOpenbgpd, { recursive: true, force: true });
+  }
 }

@@ -9,15 +9,10 @@ const address = (value: number) => ({ family: 4 as const, value: BigInt(value) }
 /** The metric of a next hop is the last byte of its address. */
 const table = new AttributeTable((hop) => ({ metric: Number(hop.value & 255n) }));
 
-let keys = 0;
 function candidate(attributes: Partial<PathAttributes>, peer: Partial<Candidate["peer"]> = {}, pathId = 0): Candidate {
   const index = peer.index ?? 1;
   return {
-    set: table.add(`test ${(keys += 1)}`, {
-      origin: "igp",
-      asPath: [{ type: "sequence", asns: [100] }],
-      ...attributes,
-    }),
+    set: table.get(table.intern({ origin: "igp", asPath: [{ type: "sequence", asns: [100] }], ...attributes })),
     peer: {
       index,
       name: `peer${index}`,

@@ -23,7 +23,7 @@ export interface ExportPolicy {
   readonly nextHopMode: "auto" | "self" | "keep";
   /** The address that stands for us, where we have one; of the other family where RFC 8950 was agreed on. */
   readonly ownNextHop: Address | undefined;
-  /** A next hop of the other family may be told (RFC 8950). */
+  /** IPv4 routes may be told with IPv6 next hops (RFC 8950). */
   readonly extendedNextHop: boolean;
   /** We are about to go: others should find other ways (RFC 8326). */
   readonly gracefulShutdown: boolean;
@@ -56,7 +56,7 @@ export function exportRefusal(attributes: PathAttributes, source: RibPeer, polic
   const own = givesOwnNextHop(source, policy);
   if (own && policy.ownNextHop === undefined) return `we have no IPv${policy.family} address to give as next hop`;
   const nextHop = own ? policy.ownNextHop : attributes.nextHop;
-  if (nextHop !== undefined && nextHop.family !== policy.family && !policy.extendedNextHop) {
+  if (nextHop !== undefined && nextHop.family !== policy.family && !(policy.extendedNextHop && policy.family === 4)) {
     return `its next hop is of IPv${nextHop.family}, which the peer does not take (RFC 8950)`;
   }
   return undefined;
@@ -104,7 +104,8 @@ function shutdownOperations(
   return [...operations, community, ...(internal ? [{ type: "setLocalPref", value: 0 } as const] : [])];
 }
 
-function givesOwnNextHop(source: RibPeer, { internal, nextHopMode }: ExportPolicy): boolean {
+/** Whether peers are given our own address in place of the next hop that a route came with. */
+export function givesOwnNextHop(source: RibPeer, { internal, nextHopMode }: ExportPolicy): boolean {
   if (source.index === LOCAL_PEER || nextHopMode === "self") return true;
   return nextHopMode === "auto" && !internal;
 }

@@ -1,5 +1,5 @@
 import type { Family } from "../ip/address.ts";
-import type { Prefix } from "../ip/prefix.ts";
+import { prefixContains, type Prefix } from "../ip/prefix.ts";
 import { prepend } from "./as-path.ts";
 import type { LargeCommunity, PathAttributes } from "./attributes.ts";
 import { wordsOfPrefix } from "./nlri.ts";
@@ -26,6 +26,10 @@ export interface FilterMatch {
   readonly largeCommunities?: readonly LargeCommunity[];
   /** The path begins with these. */
   readonly asPathPrefix?: readonly number[];
+  /** LOCAL_PREF lies from `least` to `most`; a route that has none counts as `absent`. */
+  readonly localPref?: { readonly least: number; readonly most: number; readonly absent: number };
+  /** The next hop lies in one of these; a route of our own has none. */
+  readonly nextHops?: readonly Prefix[];
 }
 
 export type FilterOperation =
@@ -73,9 +77,16 @@ export interface Filter {
   /** Equal for rules that say the same. */
   readonly key: string;
   readonly evaluate: Evaluate;
+  /** What every route is told, where nothing of it is looked at. */
+  readonly constant: Verdict | undefined;
+  /** Without it, `NO_ATTRIBUTES` will do for any route. */
+  readonly readsAttributes: boolean;
 }
 
+export const NO_ATTRIBUTES: PathAttributes = { origin: "igp", asPath: [] };
 const NO_OPERATIONS: readonly FilterOperation[] = [];
+/** What a match may ask for without a look at attributes. */
+const OF_PREFIX_OR_PEER: ReadonlySet<string> = new Set(["family", "peerType", "prefixes", "source"]);
 
 /** What stands in for rules that are not given: RFC 8212 wants a policy written down before eBGP says anything. */
 export function defaultRules(peerType: "iBGP" | "eBGP"): FilterRules {
@@ -101,22 +112,36 @@ export function filterKey(rules: FilterRules): string {
 export function compileFilter(filter: FilterRules, family: Family, peerType: "iBGP" | "eBGP"): Filter {
   const rules = filter.rules
     .filter(({ match }) => (match.family ?? family) === family && (match.peerType ?? peerType) === peerType)
-    .map((rule) => ({ rule, matches: compileMatch(rule.match, family), verdict: verdictOf(rule) }));
+    .map((rule) => {
+      const verdict = verdictOf(rule);
+      return {
+        rule,
+        verdict,
+        matches: compileMatch(rule.match, family),
+        alone: { verdict, then: new Map() } as Joined,
+      };
+    });
   const otherwise: Verdict = {
     accept: filter.otherwise === "accept",
     rule: filter.otherwise === "accept" ? "no rule refuses it" : "no rule accepts it",
     operations: NO_OPERATIONS,
   };
   const evaluate: Evaluate = (w0, w1, w2, w3, length, attributes, source) => {
-    let operations: FilterOperation[] | undefined;
-    for (const { rule, matches, verdict } of rules) {
+    let before: Joined | undefined;
+    for (const { rule, matches, verdict, alone } of rules) {
       if (!matches(w0, w1, w2, w3, length, attributes, source)) continue;
-      if (rule.action !== "continue") return joined(verdict, operations);
-      (operations ??= []).push(...verdict.operations);
+      const sofar: Joined = before === undefined ? alone : joinedTo(before, verdict);
+      if (rule.action !== "continue") return sofar.verdict;
+      before = sofar;
     }
-    return joined(otherwise, operations);
+    return before === undefined ? otherwise : joinedTo(before, otherwise).verdict;
   };
-  return { key: `${family} ${peerType} ${filterKey(filter)}`, evaluate };
+  return {
+    key: `${family} ${peerType} ${filterKey(filter)}`,
+    evaluate,
+    constant: rules.length === 0 ? otherwise : undefined,
+    readsAttributes: rules.some(({ rule }) => Object.keys(rule.match).some((name) => !OF_PREFIX_OR_PEER.has(name))),
+  };
 }
 
 /** The attributes after the operations of a verdict, in their order; the same object where there are none. */
@@ -179,15 +204,30 @@ function verdictOf(rule: FilterRule): Verdict {
   return { accept: rule.action === "accept", rule: rule.name, operations: rule.operations ?? NO_OPERATIONS };
 }
 
-function joined(verdict: Verdict, before: readonly FilterOperation[] | undefined): Verdict {
-  return before === undefined ? verdict : { ...verdict, operations: [...before, ...verdict.operations] };
+/** A verdict with the operations of the rules before it, and those that came of it: equal ways give the same object. */
+interface Joined {
+  readonly verdict: Verdict;
+  readonly then: Map<Verdict, Joined>;
+}
+
+function joinedTo(before: Joined, verdict: Verdict): Joined {
+  let joined = before.then.get(verdict);
+  if (joined === undefined) {
+    const operations = [...before.verdict.operations, ...verdict.operations];
+    joined = {
+      verdict: { ...verdict, operations: operations.length === 0 ? NO_OPERATIONS : operations },
+      then: new Map(),
+    };
+    before.then.set(verdict, joined);
+  }
+  return joined;
 }
 
 type Test = (...route: Parameters<Evaluate>) => boolean;
 
 function compileMatch(match: FilterMatch, family: Family): Test {
   const tests: Test[] = [];
-  const { source, prefixes, communities, largeCommunities, asPathPrefix } = match;
+  const { source, prefixes, communities, largeCommunities, asPathPrefix, localPref, nextHops } = match;
   if (source !== undefined) tests.push((_0, _1, _2, _3, _length, _attributes, from) => from === source);
   if (prefixes !== undefined) tests.push(compilePrefixes(prefixes, family));
   if (communities !== undefined) {
@@ -204,6 +244,18 @@ function compileMatch(match: FilterMatch, family: Family): Test {
     tests.push((_0, _1, _2, _3, _length, attributes) => {
       const path = attributes.asPath.flatMap(({ asns }) => asns);
       return asPathPrefix.every((asn, index) => path[index] === asn);
+    });
+  }
+  if (localPref !== undefined) {
+    const { least, most, absent } = localPref;
+    tests.push((_0, _1, _2, _3, _length, attributes) => {
+      const value = attributes.localPref ?? absent;
+      return value >= least && value <= most;
+    });
+  }
+  if (nextHops !== undefined) {
+    tests.push((_0, _1, _2, _3, _length, { nextHop }) => {
+      return nextHop !== undefined && nextHops.some((network) => prefixContains(network, nextHop));
     });
   }
   const [only] = tests;

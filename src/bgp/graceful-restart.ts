@@ -9,7 +9,7 @@ export interface HelperState {
 }
 
 export type HelperEvent =
-  /** `longest` is our own limit on how long to keep routes, in seconds; `now` in milliseconds. */
+  /** `longest` is our own limit on how long to keep routes, in seconds; `now` in milliseconds, as the clock has `elapsed`. */
   | {
       readonly type: "lost";
       readonly session: Negotiated;

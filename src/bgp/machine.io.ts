@@ -6,10 +6,12 @@ import { HEADER_LENGTH } from "./constants.ts";
 import { encodeKeepalive, encodeNotificationMessage, encodeOpen, type Frame } from "./message.ts";
 import type { Negotiated } from "./negotiation.ts";
 import type { Notification, ProtocolError } from "./notification.ts";
+import type { Turns } from "./turns.io.ts";
 import { IDLE, step, type Action, type Event, type SessionConfig, type State, type Timer } from "./session.ts";
 
 export const REAL_CLOCK: Clock = {
   now: () => Date.now(),
+  elapsed: () => performance.now(),
   after(milliseconds, callback) {
     const timer = setTimeout(callback, milliseconds);
     return () => clearTimeout(timer);
@@ -19,9 +21,12 @@ export const REAL_CLOCK: Clock = {
 /** Where the actions of a session machine lead that are not about its own connection and timers. */
 export interface MachineOwner {
   readonly clock: Clock;
+  readonly turns: Turns;
   readonly target: DialTarget;
   config(machine: Machine): SessionConfig;
   message(machine: Machine, frame: Frame, bytes: Uint8Array): void;
+  /** Whether anybody wants to hear of `wire`. */
+  readonly traced: boolean;
   /** Whole messages, as they pass. */
   wire(machine: Machine, direction: "sent" | "received", bytes: Uint8Array): void;
   up(machine: Machine, session: Negotiated): void;
@@ -48,12 +53,14 @@ export interface Machine extends Contender {
 }
 
 const KEEPALIVE = encodeKeepalive();
+/** When to look again, in milliseconds, whether a peer has become silent of which not all is read. */
+const UNREAD_WAIT = 1000;
 
 export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Machine {
   let state: State = IDLE;
   let connection: Connection | undefined;
   let giveUpDialling: (() => void) | undefined;
-  const timers = new Map<Timer, () => void>();
+  const timers = new Map<Timer, Running>();
 
   const machine: Machine = {
     dialledBy,
@@ -70,6 +77,7 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
       return connection;
     },
     handle(event) {
+      if (state.name === "established" && isSignOfLife(event)) return heard(state.session);
       const { state: next, actions } = step(state, event, owner.config(machine));
       state = next;
       for (const action of actions) perform(action);
@@ -84,7 +92,7 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
       giveUpDialling?.();
       connection?.destroy();
       connection = undefined;
-      for (const cancel of timers.values()) cancel();
+      for (const { cancel } of timers.values()) cancel();
       timers.clear();
     },
   };
@@ -92,6 +100,7 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
   function take(socket: net.Socket): void {
     const own: Connection = createConnection(
       socket,
+      owner.turns,
       eventsOf(() => own),
     );
     connection = own;
@@ -104,11 +113,11 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
     return {
       message(frame: Frame, bytes: Uint8Array) {
         if (!mine()) return;
-        owner.wire(machine, "received", bytes.subarray(frame.start - HEADER_LENGTH, frame.end));
+        if (owner.traced) owner.wire(machine, "received", bytes.subarray(frame.start - HEADER_LENGTH, frame.end));
         owner.message(machine, frame, bytes);
       },
       written(bytes: Uint8Array) {
-        owner.wire(machine, "sent", bytes);
+        if (owner.traced) owner.wire(machine, "sent", bytes);
       },
       malformed(error: ProtocolError) {
         if (mine()) machine.handle({ type: "malformed", notification: error.notification, reason: error.message });
@@ -150,7 +159,7 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
       case "startTimer":
         return start(action.timer, action.milliseconds);
       case "stopTimer":
-        timers.get(action.timer)?.();
+        timers.get(action.timer)?.cancel();
         timers.delete(action.timer);
         return;
       case "up":
@@ -163,27 +172,64 @@ export function createMachine(dialledBy: "us" | "them", owner: MachineOwner): Ma
     }
   }
 
-  function start(timer: Timer, milliseconds: number): void {
-    timers.get(timer)?.();
-    const taken = connection?.taken;
-    const cancel = owner.clock.after(milliseconds, () => {
-      // RFC 9687 has the timer begin anew with every message that is taken.
-      if (timer === "sendHold" && (connection?.waiting === 0 || connection?.taken !== taken)) {
-        return start(timer, milliseconds);
-      }
-      if (timer !== "hold") return expire(timer, cancel);
-      // Busy for long, we may not have read what has long arrived: look once more before we call the peer dead.
-      setImmediate(() => setImmediate(() => expire(timer, cancel)));
-    });
-    timers.set(timer, cancel);
+  /** What `step` has done then, a million times for a table of as many prefixes. */
+  function heard({ holdTime }: Negotiated): void {
+    if (holdTime > 0) start("hold", holdTime * 1000);
   }
 
-  /** Only if it was not started anew, or stopped, meanwhile. */
-  function expire(timer: Timer, cancel: () => void): void {
-    if (timers.get(timer) !== cancel) return;
+  /** A timer that is put off goes on running, and is looked at when it fires: most are put off again and again. */
+  function start(timer: Timer, milliseconds: number): void {
+    const due = owner.clock.elapsed() + milliseconds;
+    const running = timers.get(timer);
+    if (running !== undefined && running.fires <= due) running.due = due;
+    else {
+      running?.cancel();
+      arm(timer, due, milliseconds);
+    }
+  }
+
+  function arm(timer: Timer, due: number, milliseconds: number): void {
+    const taken = connection?.taken;
+    const running: Running = {
+      due,
+      fires: due,
+      cancel: owner.clock.after(milliseconds, () => {
+        const left = running.due - owner.clock.elapsed();
+        if (left > 0) return arm(timer, running.due, left);
+        // RFC 9687 has the timer begin anew with every message that is taken.
+        if (timer === "sendHold" && (connection?.waiting === 0 || connection?.taken !== taken)) {
+          return arm(timer, owner.clock.elapsed() + milliseconds, milliseconds);
+        }
+        if (timer !== "hold") return expire(timer, running);
+        // Busy for long, we may not have read what has long arrived: look once more before we call the peer dead.
+        setImmediate(() => setImmediate(() => expire(timer, running)));
+      }),
+    };
+    timers.set(timer, running);
+  }
+
+  /** Only if it was not put off or stopped meanwhile. */
+  function expire(timer: Timer, running: Running): void {
+    if (timers.get(timer) !== running) return;
+    const left = running.due - owner.clock.elapsed();
+    if (left > 0) return arm(timer, running.due, left);
+    // A peer that has said more than we had time to read is not dead.
+    if (timer === "hold" && connection?.unread === true) return arm(timer, running.due, UNREAD_WAIT);
     timers.delete(timer);
     machine.handle({ type: `${timer}Expired` });
   }
 
   return machine;
+}
+
+interface Running {
+  /** By the clock's `elapsed`. */
+  due: number;
+  readonly fires: number;
+  readonly cancel: () => void;
+}
+
+/** Of a session that is up, these say no more than that the peer lives. */
+function isSignOfLife({ type }: Event): boolean {
+  return type === "update" || type === "keepalive" || type === "routeRefresh";
 }

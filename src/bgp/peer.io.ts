@@ -15,12 +15,14 @@ import { agreedOn, negotiate } from "./negotiation.ts";
 import { CEASE, decodeNotification, describeNotification, ProtocolError, type Notification } from "./notification.ts";
 import { sameBfd, sessionConfig, type PeerSettings, type Self } from "./peer-settings.ts";
 import { administrativeStop, type Event } from "./session.ts";
+import type { Turns } from "./turns.io.ts";
 
 /** What a peer needs of the speaker that it belongs to. */
 export interface PeerHost extends AdjacencyHost {
   self(): Self;
   readonly sockets: SocketCalls | undefined;
   readonly bfd: BfdService;
+  readonly turns: Turns;
   /** Its state is another, or it has told all it knows. */
   changed(peer: Peer): void;
   log(level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
@@ -44,6 +46,8 @@ export interface Peer {
   abandon(): void;
 }
 
+const UPDATE: Event = { type: "update" };
+const KEEPALIVE: Event = { type: "keepalive" };
 /** Connections a peer may have opened at a time, beyond which the oldest goes. */
 const MOST_ACCEPTED = 4;
 /** From least to most advanced: which machine stands for the peer. */
@@ -88,6 +92,7 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
 
   const owner: MachineOwner = {
     clock: host.clock,
+    turns: host.turns,
     get target() {
       const { config, port } = settings;
       const protection = protectionOf(settings, host.sockets);
@@ -108,9 +113,12 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
       messages.received += 1;
       machine.handle(read(machine, frame, bytes));
     },
+    get traced() {
+      return traces.size > 0;
+    },
     wire(machine, direction, bytes) {
       const { connection, session } = machine;
-      if (traces.size === 0 || connection === undefined) return;
+      if (connection === undefined) return;
       const families = (direction === "sent" ? session?.addPathSend : session?.addPathReceive) ?? [];
       const mrt = mrtSession(connection.localAddress, families.length > 0);
       for (const record of mrtMessages(host.clock.now(), mrt, bytes)) for (const write of traces) write(record);
@@ -211,7 +219,7 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
         }
         case MESSAGE.update:
           if (machine === established) update(bytes, start, end);
-          return { type: "update" };
+          return UPDATE;
         case MESSAGE.notification: {
           const notification = decodeNotification(new ByteReader(bytes, start, end));
           note("received", notification);
@@ -221,7 +229,7 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
           if (machine === established) adjacency.refresh(decodeRouteRefresh(bytes, start, end));
           return { type: "routeRefresh" };
         default:
-          return { type: "keepalive" };
+          return KEEPALIVE;
       }
     } catch (thrown) {
       if (!(thrown instanceof ProtocolError)) throw thrown;
@@ -230,9 +238,9 @@ export function createPeer(initial: PeerSettings, host: PeerHost): Peer {
   }
 
   function update(bytes: Uint8Array, start: number, end: number): void {
-    const unmarked = !adjacency.hasToldAll;
-    for (const problem of adjacency.update(bytes, start, end)) log("warn", problem);
-    if (unmarked && adjacency.hasToldAll) host.changed(peer);
+    const { problems, endOfRib } = adjacency.update(bytes, start, end);
+    for (const problem of problems) log("warn", problem);
+    if (endOfRib !== undefined && adjacency.hasToldAll) host.changed(peer);
   }
 
   /** Settles which of several connections goes on, now that an OPEN has arrived on one; whether that one may. */

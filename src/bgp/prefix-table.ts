@@ -50,19 +50,21 @@ export class PrefixTable {
 
   /** The number of a prefix, or -1. */
   find(w0: number, w1: number, w2: number, w3: number, length: number): number {
-    let id = this.#heads[this.#slot(w0, w1, w2, w3, length)]!;
-    while (id !== NONE && !this.#is(id, w0, w1, w2, w3, length)) id = this.#next[id]!;
-    return id;
+    return this.#findIn(this.#slot(w0, w1, w2, w3, length), w0, w1, w2, w3, length);
   }
 
   /** The number of a prefix, a new one where it had none. */
   add(w0: number, w1: number, w2: number, w3: number, length: number): number {
-    const known = this.find(w0, w1, w2, w3, length);
+    let slot = this.#slot(w0, w1, w2, w3, length);
+    const known = this.#findIn(slot, w0, w1, w2, w3, length);
     if (known !== NONE) return known;
     let id = this.#free;
     if (id !== NONE) this.#free = this.#next[id]!;
     else {
-      if (this.high === this.capacity) this.#grow();
+      if (this.high === this.capacity) {
+        this.#grow();
+        slot = this.#slot(w0, w1, w2, w3, length);
+      }
       id = this.high;
       this.high += 1;
     }
@@ -74,24 +76,24 @@ export class PrefixTable {
       this.#words[at + 3] = w3;
     }
     this.#lengths[id] = length;
-    this.#link(id, this.#slot(w0, w1, w2, w3, length));
+    this.#link(id, slot);
     this.size += 1;
     return id;
   }
 
   /** Forgets a prefix: its number may be another's from now on. */
   remove(id: number): void {
-    const { w0, w1, w2, w3, length } = this.words(id);
-    const slot = this.#slot(w0, w1, w2, w3, length);
+    const slot = this.#slotOf(id);
+    const next = this.#next;
     let before = NONE;
     let at = this.#heads[slot]!;
     while (at !== id) {
       before = at;
-      at = this.#next[at]!;
+      at = next[at]!;
     }
-    if (before === NONE) this.#heads[slot] = this.#next[id]!;
-    else this.#next[before] = this.#next[id]!;
-    this.#next[id] = this.#free;
+    if (before === NONE) this.#heads[slot] = next[id]!;
+    else next[before] = next[id]!;
+    next[id] = this.#free;
     this.#free = id;
     this.size -= 1;
   }
@@ -110,29 +112,53 @@ export class PrefixTable {
     bytes[at] = length;
     const octets = (length + 7) >> 3;
     const first = id * this.#width;
+    let word = this.#words[first]!;
     for (let index = 0; index < octets; index += 1) {
-      bytes[at + 1 + index] = this.#words[first + (index >> 2)]! >>> (24 - 8 * (index & 3));
+      if (index > 0 && (index & 3) === 0) word = this.#words[first + (index >> 2)]!;
+      bytes[at + 1 + index] = word >>> (24 - 8 * (index & 3));
     }
     return at + 1 + octets;
   }
 
-  #is(id: number, w0: number, w1: number, w2: number, w3: number, length: number): boolean {
-    const at = id * this.#width;
-    if (this.#words[at] !== w0 || this.#lengths[id] !== length) return false;
-    if (this.#width === 1) return true;
-    return this.#words[at + 1] === w1 && this.#words[at + 2] === w2 && this.#words[at + 3] === w3;
+  #findIn(slot: number, w0: number, w1: number, w2: number, w3: number, length: number): number {
+    const words = this.#words;
+    const lengths = this.#lengths;
+    const next = this.#next;
+    let id = this.#heads[slot]!;
+    if (this.#width === 1) {
+      while (id !== NONE && (words[id] !== w0 || lengths[id] !== length)) id = next[id]!;
+      return id;
+    }
+    for (; id !== NONE; id = next[id]!) {
+      const at = id * 4;
+      if (words[at + 3] !== w3 || words[at + 2] !== w2 || words[at + 1] !== w1) continue;
+      if (words[at] === w0 && lengths[id] === length) return id;
+    }
+    return NONE;
   }
 
-  /** The number of slots is a power of two. Multipliers are those of MurmurHash3's finish. */
+  /**
+   * Neighbours lie side by side, 4096 in a run, as tables mostly come in some order and memory is faster so; where a run
+   * begins depends on all other bits. The number of slots is a power of two. Multipliers are those of MurmurHash3's finish.
+   */
   #slot(w0: number, w1: number, w2: number, w3: number, length: number): number {
-    let hash = Math.imul(w0 ^ length, 0x85ebca6b);
+    let last = w0;
+    let hash = length;
     if (this.#width === 4) {
-      hash = Math.imul((hash ^ (hash >>> 13)) + w1, 0xc2b2ae35);
-      hash = Math.imul((hash ^ (hash >>> 13)) + w2, 0x85ebca6b);
-      hash = Math.imul((hash ^ (hash >>> 13)) + w3, 0xc2b2ae35);
+      if (length > 32) hash = mixed(hash ^ w0);
+      if (length > 64) hash = mixed(hash ^ w1);
+      if (length > 96) hash = mixed(hash ^ w2);
+      last = length > 96 ? w3 : length > 64 ? w2 : length > 32 ? w1 : w0;
     }
-    hash = Math.imul(hash ^ (hash >>> 16), 0xc2b2ae35);
-    return (hash ^ (hash >>> 13)) & (this.#heads.length - 1);
+    const low = last >>> (-length & 31);
+    return (low + mixed(hash ^ (low & ~RUN))) & (this.#heads.length - 1);
+  }
+
+  #slotOf(id: number): number {
+    const words = this.#words;
+    const at = id * this.#width;
+    if (this.#width === 1) return this.#slot(words[at]!, 0, 0, 0, this.#lengths[id]!);
+    return this.#slot(words[at]!, words[at + 1]!, words[at + 2]!, words[at + 3]!, this.#lengths[id]!);
   }
 
   #link(id: number, slot: number): void {
@@ -147,9 +173,14 @@ export class PrefixTable {
     this.#lengths = grown(this.#lengths, capacity);
     this.#next = new Int32Array(capacity);
     this.#heads = new Int32Array(capacity).fill(NONE);
-    for (let id = 0; id < this.high; id += 1) {
-      const { w0, w1, w2, w3, length } = this.words(id);
-      this.#link(id, this.#slot(w0, w1, w2, w3, length));
-    }
+    for (let id = 0; id < this.high; id += 1) this.#link(id, this.#slotOf(id));
   }
+}
+
+const RUN = 4095;
+
+function mixed(word: number): number {
+  let hash = Math.imul(word ^ (word >>> 15), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
 }

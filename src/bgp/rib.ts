@@ -1,15 +1,20 @@
 import type { Family } from "../ip/address.ts";
 import type { Prefix } from "../ip/prefix.ts";
-import type { AttributeSet, AttributeTable, NextHop } from "./attribute-table.ts";
+import type { AttributeSet, AttributeTable } from "./attribute-table.ts";
 import { decide, LOCAL_PEER, type Candidate, type RibPeer } from "./decision.ts";
 import { prefixOfWords, wordsOfPrefix, type PrefixWords } from "./nlri.ts";
 import { grown, PrefixTable } from "./prefix-table.ts";
 
 const NONE = -1;
-const CLEAN = 0;
+// What there is to do about a prefix: one bit each.
 const DIRTY = 1;
 /** The routes out of the table must be told again even if the best path stays. */
 const DIRTY_NEXT_HOP = 2;
+/** It has lost its last path. */
+const EMPTIED = 4;
+
+/** Paths that are looked at in one go, some milliseconds, where something is to be done with all of a peer's. */
+const STRIDE = 16_384;
 
 /** A path as a view of the table. */
 export interface PathView {
@@ -35,12 +40,22 @@ export interface PathCounts {
   stale: number;
 }
 
-/** Told of each prefix whose best path changed. Peers are -1 where there is or was no path. */
-export type BestVisitor = (id: number, set: AttributeSet | undefined, peer: number, oldPeer: number) => void;
+/** Told of each prefix whose best path changed. Sets are 0 and peers -1 where there is or was no path. */
+export type BestVisitor = (id: number, set: number, peer: number, oldPeer: number) => void;
+
+/** Something to be done with all paths of a peer, which takes several turns where there are many. */
+interface Walk {
+  readonly peer: number;
+  readonly does: "sweep" | "reimport";
+  readonly visit: (path: number) => void;
+  cursor: number;
+  readonly end: number;
+}
 
 /**
  * Adj-RIB-In of all peers and Loc-RIB of one family: a chain of paths for each prefix, all in typed arrays that index
- * each other. Changes mark prefixes as dirty; `flush` decides them, however many changes there were.
+ * each other, with attribute sets by their numbers. Changes mark prefixes as dirty; `flush` decides them, however many
+ * changes there were.
  */
 export class Rib {
   readonly prefixes: PrefixTable;
@@ -52,7 +67,7 @@ export class Rib {
   #first: Int32Array;
   #bestSet: Uint32Array;
   #bestPeer: Int32Array;
-  #dirty: Uint8Array;
+  #state: Uint8Array;
   /** Attribute sets of all equal-cost paths, best first, for the few prefixes that have several. */
   readonly #multipath = new Map<number, readonly number[]>();
 
@@ -61,16 +76,21 @@ export class Rib {
   #pathPeer: Uint16Array;
   #pathId: Uint32Array;
   #received: Uint32Array;
+  /** 0 where the import filter refused it. */
   #used: Uint32Array;
-  #stale: Uint8Array;
+  /** The peer's when it was last announced: an earlier one than the peer has now makes it stale. */
+  #epoch: Uint32Array;
   #next: Int32Array;
   #pathHigh = 0;
   #freePath = NONE;
 
   #dirtyList: number[] = [];
-  /** Prefixes that have lost their last path. */
-  readonly #emptied = new Set<number>();
+  /** How much of it has been decided. */
+  #decided = 0;
+  #emptied: number[] = [];
   readonly #counts: (PathCounts | undefined)[] = [];
+  readonly #epochs: number[] = [];
+  #walks: Walk[] = [];
 
   constructor(family: Family, sets: AttributeTable, peerOf: (index: number) => RibPeer, maxPaths: number) {
     this.prefixes = new PrefixTable(family);
@@ -81,19 +101,21 @@ export class Rib {
     this.#first = new Int32Array(capacity).fill(NONE);
     this.#bestSet = new Uint32Array(capacity);
     this.#bestPeer = new Int32Array(capacity).fill(NONE);
-    this.#dirty = new Uint8Array(capacity);
-    this.#pathPrefix = new Int32Array(capacity).fill(NONE);
-    this.#pathPeer = new Uint16Array(capacity);
-    this.#pathId = new Uint32Array(capacity);
-    this.#received = new Uint32Array(capacity);
-    this.#used = new Uint32Array(capacity);
-    this.#stale = new Uint8Array(capacity);
-    this.#next = new Int32Array(capacity);
+    this.#state = new Uint8Array(capacity);
+    // Not as many, so that the two do not become too small in the same turn.
+    const paths = capacity * 1.5;
+    this.#pathPrefix = new Int32Array(paths).fill(NONE);
+    this.#pathPeer = new Uint16Array(paths);
+    this.#pathId = new Uint32Array(paths);
+    this.#received = new Uint32Array(paths);
+    this.#used = new Uint32Array(paths);
+    this.#epoch = new Uint32Array(paths);
+    this.#next = new Int32Array(paths);
   }
 
   /** Whether `flush` has something to do. */
   get dirty(): boolean {
-    return this.#dirtyList.length > 0;
+    return this.#decided < this.#dirtyList.length || this.#walks.length > 0;
   }
 
   counts(peer: number): PathCounts {
@@ -107,23 +129,23 @@ export class Rib {
     return id;
   }
 
-  /** A peer's path to a prefix is this now. `used` is undefined where the import filter refused it. */
-  announce(id: number, peer: number, pathId: number, received: AttributeSet, used: AttributeSet | undefined): void {
+  /** A peer's path to a prefix is this now. `used` is 0 where the import filter refused it. */
+  announce(id: number, peer: number, pathId: number, received: number, used: number): void {
     const path = this.#find(id, peer, pathId);
     if (path === NONE) {
       this.#addPath(id, peer, pathId, received, used);
       this.#mark(id, DIRTY);
       return;
     }
-    this.#setStale(path, 0);
+    this.#refresh(path);
     const before = this.#used[path]!;
-    if (this.#received[path] !== received.id) {
-      const old = this.#received[path]!;
+    const old = this.#received[path]!;
+    if (old !== received) {
       this.#received[path] = this.#sets.retain(received);
       this.#sets.release(old);
     }
     this.#setUsed(path, used);
-    if (before !== this.#used[path]) this.#mark(id, DIRTY);
+    if (before !== used) this.#mark(id, DIRTY);
   }
 
   withdraw(w0: number, w1: number, w2: number, w3: number, length: number, peer: number, pathId: number): void {
@@ -139,38 +161,45 @@ export class Rib {
     }
   }
 
-  /** Removes the paths of a peer: all, or those that are still marked as stale. */
+  /**
+   * Removes the paths of a peer: all, or those that are still marked as stale. Of many, only some at once: `flush` goes on
+   * with the others, but with none that the peer announces from now on.
+   */
   drop(peer: number, only: "all" | "stale"): void {
-    this.#forPaths(peer, (path) => {
-      if (only === "stale" && this.#stale[path] === 0) return;
-      const id = this.#pathPrefix[path]!;
-      let before = NONE;
-      for (let at = this.#first[id]!; at !== path; at = this.#next[at]!) before = at;
-      this.#removePath(path, before);
+    if (only === "all") this.markStale(peer);
+    if (this.counts(peer).stale === 0) return;
+    const before = this.#epochs[peer] ?? 0;
+    this.#startWalk(peer, "sweep", (path) => {
+      if (this.#epoch[path]! >= before) return;
+      let ahead = NONE;
+      for (let at = this.#first[this.#pathPrefix[path]!]!; at !== path; at = this.#next[at]!) ahead = at;
+      this.#removePath(path, ahead);
     });
   }
 
   markStale(peer: number): void {
-    this.#forPaths(peer, (path) => this.#setStale(path, 1));
+    const counts = this.counts(peer);
+    counts.stale = counts.received;
+    this.#epochs[peer] = (this.#epochs[peer] ?? 0) + 1;
   }
 
-  /** Asks anew what to make of each path of a peer: its import filter changed. */
-  reimport(peer: number, importOf: (words: PrefixWords, received: AttributeSet) => AttributeSet | undefined): void {
-    this.#forPaths(peer, (path) => {
+  /** Asks anew what to make of each path of a peer: its import filter changed. Of many, in several turns, as with `drop`. */
+  reimport(peer: number, importOf: (words: PrefixWords, received: number) => number): void {
+    if (this.counts(peer).received === 0) return;
+    this.#walks = this.#walks.filter((walk) => walk.peer !== peer || walk.does !== "reimport");
+    this.#startWalk(peer, "reimport", (path) => {
       const id = this.#pathPrefix[path]!;
       const before = this.#used[path]!;
-      this.#setUsed(path, importOf(this.prefixes.words(id), this.#sets.get(this.#received[path]!)));
+      this.#setUsed(path, importOf(this.prefixes.words(id), this.#received[path]!));
       if (before !== this.#used[path]) this.#mark(id, DIRTY);
     });
   }
 
-  /** The way to these next hops changed: what uses them is decided again, and told again. */
-  nextHopsChanged(changed: ReadonlySet<NextHop>): void {
+  /** The way to these next hops, by their numbers, changed: what uses them is decided again, and told again. */
+  nextHopsChanged(changed: ReadonlySet<number>): void {
     for (let path = 0; path < this.#pathHigh; path += 1) {
       const used = this.#pathPrefix[path] === NONE ? 0 : this.#used[path]!;
-      if (used === 0) continue;
-      const hop = this.#sets.get(used).nextHop;
-      if (hop !== undefined && changed.has(hop)) this.#mark(this.#pathPrefix[path]!, DIRTY_NEXT_HOP);
+      if (used !== 0 && changed.has(this.#sets.hop(used))) this.#mark(this.#pathPrefix[path]!, DIRTY_NEXT_HOP);
     }
   }
 
@@ -178,24 +207,40 @@ export class Rib {
    * Decides dirty prefixes, at most `limit`. Tells `visit` of those whose best path or equal-cost set changed, and
    * `decided` of all of them, as some other path of theirs may have.
    */
-  flush(limit: number, visit: BestVisitor, decided: (id: number) => void): void {
-    const batch = this.#dirtyList.length <= limit ? this.#dirtyList : this.#dirtyList.splice(0, limit);
-    if (batch === this.#dirtyList) this.#dirtyList = [];
-    for (const id of batch) {
-      const force = this.#dirty[id] === DIRTY_NEXT_HOP;
-      this.#dirty[id] = CLEAN;
-      this.#decide(id, force, visit);
-      decided(id);
-      if (this.#first[id] === NONE) this.#emptied.add(id);
+  flush(limit: number, visit: BestVisitor, decided: ((id: number) => void) | undefined): void {
+    if (this.#walks.length > 0) this.#walk();
+    const list = this.#dirtyList;
+    const end = Math.min(list.length, this.#decided + limit);
+    for (let at = this.#decided; at < end; at += 1) {
+      const id = list[at]!;
+      const state = this.#state[id]!;
+      this.#state[id] = state & EMPTIED;
+      this.#decide(id, (state & DIRTY_NEXT_HOP) !== 0, visit);
+      decided?.(id);
+      if (this.#first[id] === NONE && (state & EMPTIED) === 0) {
+        this.#state[id]! |= EMPTIED;
+        this.#emptied.push(id);
+      }
     }
+    this.#decided = end;
+    if (end < list.length) return;
+    this.#dirtyList = [];
+    this.#decided = 0;
   }
 
   /** Gives the numbers of prefixes without paths free for others. Not to be called while somebody remembers one. */
   reclaim(): void {
+    if (this.#emptied.length === 0) return;
     for (const id of this.#emptied) {
-      if (this.#first[id] === NONE && this.#dirty[id] === CLEAN) this.prefixes.remove(id);
+      this.#state[id]! &= ~EMPTIED;
+      if (this.#first[id] === NONE && this.#state[id] === 0) this.prefixes.remove(id);
     }
-    this.#emptied.clear();
+    this.#emptied = [];
+  }
+
+  /** The number of the set of the best path, or 0. */
+  best(id: number): number {
+    return this.#bestSet[id] ?? 0;
   }
 
   /** The set of the best path, or undefined. */
@@ -207,6 +252,11 @@ export class Rib {
   /** The peer of the best path, or -1. */
   bestPeer(id: number): number {
     return this.#bestPeer[id] ?? NONE;
+  }
+
+  /** Whether other paths are as good as the best, with other next hops. */
+  isMultipath(id: number): boolean {
+    return this.#multipath.size > 0 && this.#multipath.has(id);
   }
 
   /** The sets of the best and its equal-cost paths, best first. */
@@ -235,7 +285,7 @@ export class Rib {
         pathId: this.#pathId[path]!,
         received: this.#sets.get(this.#received[path]!),
         used: used === 0 ? undefined : this.#sets.get(used),
-        stale: this.#stale[path] !== 0,
+        stale: this.#isStale(path),
       });
     }
     return views;
@@ -245,57 +295,63 @@ export class Rib {
   usable(id: number): UsablePath[] {
     const paths: UsablePath[] = [];
     for (let path = this.#first[id] ?? NONE; path >= 0; path = this.#next[path]!) {
-      const set = this.#usableSet(path);
-      if (set !== undefined) paths.push({ path, peer: this.#pathPeer[path]!, set });
+      if (!this.#isUsable(path)) continue;
+      paths.push({ path, peer: this.#pathPeer[path]!, set: this.#sets.get(this.#used[path]!) });
     }
     return paths;
   }
 
   #decide(id: number, force: boolean, visit: BestVisitor): void {
-    const oldSet = this.#bestSet[id]!;
-    const oldPeer = this.#bestPeer[id]!;
-    const candidates = this.#candidates(id);
+    const first = this.#first[id]!;
+    if (first !== NONE && this.#next[first] !== NONE) return this.#choose(id, force, visit);
+    // Nothing to choose between, as mostly.
+    const usable = first !== NONE && this.#isUsable(first);
+    if (this.#multipath.size > 0 && this.#setMultipath(id, [])) this.#become(id, usable ? first : NONE, true, visit);
+    else this.#become(id, usable ? first : NONE, force, visit);
+  }
+
+  #choose(id: number, force: boolean, visit: BestVisitor): void {
+    const candidates: Candidate[] = [];
+    const paths: number[] = [];
+    for (let path = this.#first[id]!; path !== NONE; path = this.#next[path]!) {
+      if (!this.#isUsable(path)) continue;
+      const set = this.#sets.get(this.#used[path]!);
+      candidates.push({ set, peer: this.#peerOf(this.#pathPeer[path]!), pathId: this.#pathId[path]! });
+      paths.push(path);
+    }
     if (candidates.length === 0) {
-      if (oldSet === 0) return;
-      this.#setMultipath(id, []);
-      this.#bestSet[id] = 0;
-      this.#bestPeer[id] = NONE;
-      visit(id, undefined, NONE, oldPeer);
-      this.#sets.release(oldSet);
-      return;
+      const regrouped = this.#setMultipath(id, []);
+      return this.#become(id, NONE, force || regrouped, visit);
     }
     const { best, equal } = decide(candidates);
     const regrouped = this.#setMultipath(id, equal.length > 1 ? this.#distinctHops(best, equal) : []);
-    if (!force && !regrouped && oldSet === best.set.id && oldPeer === best.peer.index) return;
-    this.#bestSet[id] = this.#sets.retain(best.set);
-    this.#bestPeer[id] = best.peer.index;
-    visit(id, best.set, best.peer.index, oldPeer);
+    this.#become(id, paths[candidates.indexOf(best)]!, force || regrouped, visit);
+  }
+
+  /** Makes a path the best, or none. */
+  #become(id: number, path: number, force: boolean, visit: BestVisitor): void {
+    const oldSet = this.#bestSet[id]!;
+    const oldPeer = this.#bestPeer[id]!;
+    const set = path === NONE ? 0 : this.#used[path]!;
+    const peer = path === NONE ? NONE : this.#pathPeer[path]!;
+    if (set === oldSet && (set === 0 || (!force && peer === oldPeer))) return;
+    this.#bestSet[id] = set === 0 ? 0 : this.#sets.retain(set);
+    this.#bestPeer[id] = peer;
+    visit(id, set, peer, oldPeer);
     if (oldSet !== 0) this.#sets.release(oldSet);
   }
 
-  #candidates(id: number): Candidate[] {
-    const candidates: Candidate[] = [];
-    for (let path = this.#first[id]!; path !== NONE; path = this.#next[path]!) {
-      const set = this.#usableSet(path);
-      if (set === undefined) continue;
-      candidates.push({ set, peer: this.#peerOf(this.#pathPeer[path]!), pathId: this.#pathId[path]! });
-    }
-    return candidates;
-  }
-
-  /** What a path that may be used says: it was accepted, and its next hop can be reached. */
-  #usableSet(path: number): AttributeSet | undefined {
+  /** Whether a path may be the best: it was accepted, and its next hop can be reached. */
+  #isUsable(path: number): boolean {
     const used = this.#used[path]!;
-    if (used === 0) return undefined;
-    const set = this.#sets.get(used);
-    return set.nextHop !== undefined && set.nextHop.resolved === undefined ? undefined : set;
+    return used !== 0 && this.#sets.reachable(used);
   }
 
   /** The sets of paths with different next hops, best first; none where that leaves one. */
   #distinctHops(best: Candidate, equal: readonly Candidate[]): AttributeSet[] {
     if (best.peer.index === LOCAL_PEER) return [];
-    const hops = new Map([[best.set.nextHop, best.set]]);
-    for (const { set } of equal) if (hops.size < this.#maxPaths && !hops.has(set.nextHop)) hops.set(set.nextHop, set);
+    const hops = new Map([[best.set.hop, best.set]]);
+    for (const { set } of equal) if (hops.size < this.#maxPaths && !hops.has(set.hop)) hops.set(set.hop, set);
     return hops.size > 1 ? [...hops.values()] : [];
   }
 
@@ -303,7 +359,7 @@ export class Rib {
   #setMultipath(id: number, sets: readonly AttributeSet[]): boolean {
     const before = this.#multipath.get(id);
     if (sets.length === 0 && before === undefined) return false;
-    const ids = sets.map((set) => this.#sets.retain(set));
+    const ids = sets.map(({ id: set }) => this.#sets.retain(set));
     if (ids.length === 0) this.#multipath.delete(id);
     else this.#multipath.set(id, ids);
     const same = before?.length === ids.length && before.every((set, index) => set === ids[index]);
@@ -317,7 +373,7 @@ export class Rib {
     return path;
   }
 
-  #addPath(id: number, peer: number, pathId: number, received: AttributeSet, used: AttributeSet | undefined): void {
+  #addPath(id: number, peer: number, pathId: number, received: number, used: number): void {
     let path = this.#freePath;
     if (path !== NONE) this.#freePath = this.#next[path]!;
     else {
@@ -329,7 +385,7 @@ export class Rib {
     this.#pathPeer[path] = peer;
     this.#pathId[path] = pathId;
     this.#received[path] = this.#sets.retain(received);
-    this.#stale[path] = 0;
+    this.#epoch[path] = this.#epochs[peer] ?? 0;
     this.#next[path] = this.#first[id]!;
     this.#first[id] = path;
     this.counts(peer).received += 1;
@@ -342,9 +398,9 @@ export class Rib {
     const id = this.#pathPrefix[path]!;
     if (before === NONE) this.#first[id] = this.#next[path]!;
     else this.#next[before] = this.#next[path]!;
-    this.#setStale(path, 0);
+    this.#refresh(path);
     if (this.#used[path] !== 0 || this.#first[id] === NONE) this.#mark(id, DIRTY);
-    this.#setUsed(path, undefined);
+    this.#setUsed(path, 0);
     this.#sets.release(this.#received[path]!);
     this.counts(this.#pathPeer[path]!).received -= 1;
     this.#pathPrefix[path] = NONE;
@@ -352,31 +408,58 @@ export class Rib {
     this.#freePath = path;
   }
 
-  #setUsed(path: number, used: AttributeSet | undefined): void {
+  #setUsed(path: number, used: number): void {
     const before = this.#used[path]!;
-    if (before === (used?.id ?? 0)) return;
-    this.#used[path] = used === undefined ? 0 : this.#sets.retain(used);
-    if (before !== 0) this.#sets.release(before);
-    this.counts(this.#pathPeer[path]!).accepted += Number(used !== undefined) - Number(before !== 0);
+    if (before === used) return;
+    const counts = this.counts(this.#pathPeer[path]!);
+    if (used !== 0) {
+      this.#sets.retain(used);
+      counts.accepted += 1;
+    }
+    this.#used[path] = used;
+    if (before === 0) return;
+    this.#sets.release(before);
+    counts.accepted -= 1;
   }
 
-  #setStale(path: number, stale: 0 | 1): void {
-    this.counts(this.#pathPeer[path]!).stale += stale - this.#stale[path]!;
-    this.#stale[path] = stale;
+  #isStale(path: number): boolean {
+    return this.#epoch[path] !== (this.#epochs[this.#pathPeer[path]!] ?? 0);
   }
 
-  /** A walk over all paths: a peer's own list would cost every path 8 bytes for what is rare. */
-  #forPaths(peer: number, visit: (path: number) => void): void {
-    if (this.counts(peer).received === 0) return;
-    for (let path = 0; path < this.#pathHigh; path += 1) {
-      if (this.#pathPeer[path] === peer && this.#pathPrefix[path] !== NONE) visit(path);
+  /** A path is up to date, or gone: it is stale no longer. */
+  #refresh(path: number): void {
+    if (!this.#isStale(path)) return;
+    const peer = this.#pathPeer[path]!;
+    this.#epoch[path] = this.#epochs[peer]!;
+    this.counts(peer).stale -= 1;
+  }
+
+  #startWalk(peer: number, does: Walk["does"], visit: (path: number) => void): void {
+    this.#walks.push({ peer, does, visit, cursor: 0, end: this.#pathHigh });
+    this.#walk();
+  }
+
+  /** Over all paths: a peer's own list would cost every path 8 bytes for what is rare. */
+  #walk(): void {
+    let left = STRIDE;
+    while (left > 0) {
+      const walk = this.#walks[0];
+      if (walk === undefined) return;
+      const { peer, visit } = walk;
+      const end = Math.min(walk.end, walk.cursor + left);
+      left -= end - walk.cursor;
+      for (let path = walk.cursor; path < end; path += 1) {
+        if (this.#pathPeer[path] === peer && this.#pathPrefix[path] !== NONE) visit(path);
+      }
+      walk.cursor = end;
+      if (end === walk.end) this.#walks.shift();
     }
   }
 
   #mark(id: number, how: number): void {
-    const before = this.#dirty[id]!;
-    if (before === CLEAN) this.#dirtyList.push(id);
-    if (how > before) this.#dirty[id] = how;
+    const before = this.#state[id]!;
+    if ((before & (DIRTY | DIRTY_NEXT_HOP)) === 0) this.#dirtyList.push(id);
+    this.#state[id] = before | how;
   }
 
   #growPrefixes(): void {
@@ -384,7 +467,7 @@ export class Rib {
     this.#first = grown(this.#first, capacity, NONE);
     this.#bestSet = grown(this.#bestSet, capacity);
     this.#bestPeer = grown(this.#bestPeer, capacity, NONE);
-    this.#dirty = grown(this.#dirty, capacity);
+    this.#state = grown(this.#state, capacity);
   }
 
   #growPaths(): void {
@@ -394,7 +477,7 @@ export class Rib {
     this.#pathId = grown(this.#pathId, capacity);
     this.#received = grown(this.#received, capacity);
     this.#used = grown(this.#used, capacity);
-    this.#stale = grown(this.#stale, capacity);
+    this.#epoch = grown(this.#epoch, capacity);
     this.#next = grown(this.#next, capacity);
   }
 }

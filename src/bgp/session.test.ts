@@ -168,6 +168,17 @@ describe("the session machine", () => {
     assert.equal(farewellOf(STATES.established, EVENTS.peerRestarted), "");
   });
 
+  test("what is heard in an established session puts off its hold timer, and that is all", () => {
+    // machine.io.ts takes a shorter way to the same.
+    for (const event of [EVENTS.update, EVENTS.keepalive, EVENTS.routeRefresh]) {
+      const milliseconds = SESSION.holdTime * 1000;
+      assert.deepEqual(step(STATES.established, event, CONFIG), {
+        state: STATES.established,
+        actions: [{ type: "startTimer", timer: "hold", milliseconds }],
+      });
+    }
+  });
+
   test("a lost connection leaves room for a restart, anything said does not", () => {
     const graceful = (event: Event): boolean | undefined => {
       const down = step(STATES.established, event, CONFIG).actions.find(({ type }) => type === "down");

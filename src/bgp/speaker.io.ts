@@ -12,6 +12,7 @@ import { CEASE } from "./notification.ts";
 import { needsNewSession, routerIdOf, settingsOf, type PeerSettings } from "./peer-settings.ts";
 import { createPeer, type Peer, type PeerHost } from "./peer.io.ts";
 import { Tables } from "./tables.ts";
+import { createTurns } from "./turns.io.ts";
 import { routeViews } from "./views.ts";
 
 const BGP_PORT = 179;
@@ -38,6 +39,8 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
   const listeners = new Map<keyof SpeakerEvents, Set<SpeakerEvents[keyof SpeakerEvents]>>();
   const restarting = config.restart?.restarting ?? false;
   let settled = !restarting;
+  /** Our waiting is over, and what was learned meanwhile is being told. */
+  let settling = false;
   let peersKnown = false;
   let routesKnown = false;
   let flushing: NodeJS.Immediate | undefined;
@@ -57,6 +60,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       forwardingPreserved: config.restart?.forwardingPreserved ?? false,
     }),
     sockets: config.sockets,
+    turns: createTurns(),
     bfd: createBfdService({ clock, sockets: config.sockets, log: (...line) => config.log?.(...line) }),
     schedule,
     changed(peer) {
@@ -77,6 +81,11 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
     const { changes, more } = tables.flush(isHeard("routes"));
     if (changes.length > 0) emit("routes", (listener) => listener(changes));
     if (more) return schedule();
+    // What was learned so far was told first, so that whoever prunes now knows it.
+    if (settling && !settled) {
+      settled = true;
+      emit("settled", (listener) => listener());
+    }
     if (!routesKnown) return;
     for (const peer of peers.values()) if (mayEndRib(peer)) peer.adjacency.endRibs();
   }
@@ -90,30 +99,23 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
   }
 
   function checkSettled(): void {
-    if (settled || over || !peersKnown) return;
+    if (settling || settled || over || !peersKnown) return;
     if ([...peers.values()].every((peer) => peer.adjacency.hasToldAll)) settle();
   }
 
   function settle(): void {
-    settled = true;
+    if (settling) return;
+    settling = true;
     stopDeferral?.();
     stopCheck?.();
     tables.release();
-    // What was learned so far is told first, so that whoever prunes now knows it.
-    let more = true;
-    while (more) {
-      const result = tables.flush(isHeard("routes"));
-      more = result.more;
-      if (result.changes.length > 0) emit("routes", (listener) => listener(result.changes));
-    }
     schedule();
-    emit("settled", (listener) => listener());
   }
 
   function watchRestart(): void {
     stopCheck = clock.after(SETTLE_CHECK, () => {
       checkSettled();
-      if (!settled) watchRestart();
+      if (!settling) watchRestart();
     });
   }
 

@@ -12,6 +12,7 @@ export function fastClock(factor: number): Clock {
   const start = Date.now();
   return {
     now: () => start + (Date.now() - start) * factor,
+    elapsed: () => performance.now() * factor,
     after(milliseconds, callback) {
       const timer = setTimeout(callback, milliseconds / factor);
       return () => clearTimeout(timer);

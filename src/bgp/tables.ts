@@ -1,16 +1,20 @@
-import { formatAddress, parseAddress, type Address, type Family } from "../ip/address.ts";
+import { parseAddress, type Address, type Family } from "../ip/address.ts";
 import { formatPrefix, type Prefix } from "../ip/prefix.ts";
 import { AttributeTable, type AttributeSet } from "./attribute-table.ts";
+import { toCanonical } from "./attribute-bytes.ts";
 import type { OriginatedRoute, ResolvedNextHop, RouteChange, RouteNextHop } from "./config.ts";
 import { LOCAL_PEER, type RibPeer } from "./decision.ts";
 import type { GroupHost } from "./exporter.ts";
 import { policyKey, type ExportPolicy } from "./export-policy.ts";
-import type { FilterOperation } from "./filters.ts";
+import { NO_ATTRIBUTES, type FilterOperation } from "./filters.ts";
+import { plainCheckOf, type PlainCheck } from "./import-bytes.ts";
 import { acceptedAttributes, importRefusal, importRoute, type ImportPolicy } from "./import-policy.ts";
 import type { Negotiated } from "./negotiation.ts";
+import { NO_HOP } from "./next-hops.ts";
 import { walkNlri, wordsOfPrefix, type NlriRange } from "./nlri.ts";
 import { Rib, type BestVisitor, type PathView } from "./rib.ts";
 import { decodeAnnouncement, splitUpdate, type UpdateContext, type UpdateSections } from "./update.ts";
+import { UpdateScanner } from "./update-scan.ts";
 import type { Member } from "./update-batch.ts";
 import { UpdateGroup } from "./update-group.ts";
 import { AddPathGroup } from "./add-path-group.ts";
@@ -41,8 +45,8 @@ export interface Received {
 export type Group = UpdateGroup | AddPathGroup;
 
 const FAMILIES: readonly Family[] = [4, 6];
-/** Prefixes decided in one turn of the event loop: some tens of milliseconds. */
-const TURN = 32_768;
+/** Prefixes decided in one turn of the event loop: some milliseconds. */
+const TURN = 4096;
 
 export function readingOf({ asOctets, internal, addPathReceive, extendedNextHop, families }: Negotiated): Reading {
   return { asOctets, internal, addPath: new Set(addPathReceive), extendedNextHop, families };
@@ -57,6 +61,9 @@ export class Tables {
   #deferring = false;
   readonly #peers: (TablePeer | undefined)[] = [];
   readonly #gone: number[] = [];
+  #lastHops: { hop: number; resolved: ResolvedNextHop; hops: readonly RouteNextHop[] } | undefined;
+  readonly #scanner = new UpdateScanner();
+  readonly #plainChecks = new WeakMap<ImportPolicy, PlainCheck>();
   #originated = new Map<string, OriginatedRoute>();
 
   constructor({ routerId, resolve, maxPaths }: TablesOptions) {
@@ -91,6 +98,18 @@ export class Tables {
 
   /** Reads an UPDATE's body into the tables. Throws `ProtocolError` where the session must end, and its routes with it. */
   receive(index: number, reading: Reading, bytes: Uint8Array, start: number, end: number): Received {
+    const scanner = this.#scanner;
+    if (!scanner.scan(bytes, start, end, reading)) return this.#receiveUnusual(index, reading, bytes, start, end);
+    const { withdrawn, announced } = scanner;
+    if (withdrawn !== undefined) this.#withdraw(index, reading, withdrawn);
+    if (announced === undefined) return NO_PROBLEMS;
+    if (!reading.families.includes(announced.family)) return { problems: [notAgreedOn(announced.family)] };
+    this.#store(index, announced, this.sets.internBytes(scanner.canonical, 0, scanner.canonicalLength));
+    return NO_PROBLEMS;
+  }
+
+  /** The clear form, for what is malformed or rare. */
+  #receiveUnusual(index: number, reading: Reading, bytes: Uint8Array, start: number, end: number): Received {
     const sections = splitUpdate(bytes, start, end, reading);
     const { withdrawn, announced, unreach, reach, endOfRib } = sections;
     this.#withdraw(index, reading, withdrawn);
@@ -108,9 +127,10 @@ export class Tables {
     const policy = peer.imports[family];
     if (policy === undefined) return;
     this.ribs[family].reimport(peer.index, (words, received) => {
-      const result = importRoute(words, received.attributes, policy);
-      if ("refused" in result) return undefined;
-      return result.attributes === received.attributes ? received : this.sets.intern(result.attributes);
+      const { attributes } = this.sets.get(received);
+      const result = importRoute(words, attributes, policy);
+      if ("refused" in result) return 0;
+      return result.attributes === attributes ? received : this.sets.intern(result.attributes);
     });
   }
 
@@ -131,7 +151,7 @@ export class Tables {
   }
 
   recheckNextHops(): void {
-    const changed = this.sets.recheckNextHops();
+    const changed = this.sets.hops.recheck();
     if (changed.size === 0) return;
     for (const family of FAMILIES) this.ribs[family].nextHopsChanged(changed);
   }
@@ -143,6 +163,7 @@ export class Tables {
     if (group === undefined) {
       const host: GroupHost = {
         rib: this.ribs[policy.family],
+        sets: this.sets,
         peerOf: (index) => this.peer(index),
         defersLearned: () => this.#deferring,
       };
@@ -170,7 +191,6 @@ export class Tables {
   release(): void {
     if (!this.#deferring) return;
     this.#deferring = false;
-    // Told before anything else changes: what was decided now may be undone in the next turn.
     for (const group of this.groups.values()) group.reconsider();
   }
 
@@ -184,13 +204,13 @@ export class Tables {
     for (const family of FAMILIES) {
       const rib = this.ribs[family];
       const groups = [...this.groups.values()].filter(({ policy }) => policy.family === family);
-      const bestChanged: BestVisitor = (id, set, peer, oldPeer) => {
+      const bestChanged: BestVisitor = (id, _set, peer, oldPeer) => {
         for (const group of groups) group.bestChanged(id, peer, oldPeer);
-        if (collect && (peer > LOCAL_PEER || oldPeer > LOCAL_PEER)) changes.push(this.#routeChange(rib, id, set, peer));
+        if (collect && (peer > LOCAL_PEER || oldPeer > LOCAL_PEER)) changes.push(this.#routeChange(rib, id, peer));
       };
-      rib.flush(TURN, bestChanged, (id) => {
-        for (const group of groups) group.pathsChanged(id);
-      });
+      const severalPaths = groups.filter(({ policy }) => policy.addPath);
+      const decided = (id: number): void => severalPaths.forEach((group) => group.pathsChanged(id));
+      rib.flush(TURN, bestChanged, severalPaths.length === 0 ? undefined : decided);
       for (const group of groups) {
         group.flush();
         if (group.pump()) more = true;
@@ -209,7 +229,7 @@ export class Tables {
       const rib = this.ribs[family];
       for (let id = 0; id < rib.prefixes.high; id += 1) {
         const peer = rib.bestPeer(id);
-        if (peer > LOCAL_PEER) changes.push(this.#routeChange(rib, id, rib.bestSet(id), peer));
+        if (peer > LOCAL_PEER) changes.push(this.#routeChange(rib, id, peer));
       }
     }
     return changes;
@@ -226,11 +246,24 @@ export class Tables {
     }
   }
 
-  #routeChange(rib: Rib, id: number, set: AttributeSet | undefined, peer: number): RouteChange {
+  #routeChange(rib: Rib, id: number, peer: number): RouteChange {
     const prefix: Prefix = rib.prefixOf(id);
+    const set = rib.bestSet(id);
     if (set === undefined || peer === LOCAL_PEER) return { prefix, nextHops: [] };
-    const nextHops = nextHopsOf(rib.equalSets(id));
-    return { prefix, nextHops, attributes: set.attributes, peer: this.peer(peer).name };
+    const { attributes } = set;
+    return { prefix, nextHops: this.#nextHops(rib, id, set), attributes, peer: this.peer(peer).name };
+  }
+
+  /** Routes with one next hop, one after the other, share it. */
+  #nextHops(rib: Rib, id: number, set: AttributeSet): readonly RouteNextHop[] {
+    if (rib.isMultipath(id)) return nextHopsOf(rib.equalSets(id));
+    const resolved = set.hop === NO_HOP ? undefined : this.sets.hops.resolved(set.hop);
+    if (resolved === undefined) return [];
+    const last = this.#lastHops;
+    if (last?.hop === set.hop && last.resolved === resolved) return last.hops;
+    const hops = nextHopsOf([set]);
+    this.#lastHops = { hop: set.hop, resolved, hops };
+    return hops;
   }
 
   #withdraw(index: number, reading: Reading, nlri: NlriRange): void {
@@ -240,53 +273,74 @@ export class Tables {
   }
 
   #announce(index: number, reading: Reading, sections: UpdateSections, nlri: NlriRange, problems: string[]): void {
-    const { family } = nlri;
-    if (!reading.families.includes(family)) {
-      problems.push(`routes of IPv${family}, which was not agreed on, are ignored`);
+    if (!reading.families.includes(nlri.family)) {
+      problems.push(notAgreedOn(nlri.family));
       return;
     }
-    const set = this.#setOf(reading, sections, nlri, problems);
-    const policy = this.peer(index).imports[family];
-    if (set === undefined || policy === undefined) {
+    const { attributes, withdraw, discarded } = decodeAnnouncement(sections, nlri, reading);
+    problems.push(...discarded);
+    if (withdraw !== undefined) {
+      problems.push(`routes treated as withdrawn: ${withdraw}`);
       this.#withdraw(index, reading, nlri);
       return;
     }
-    const rib = this.ribs[family];
-    const refused = importRefusal(set.attributes, policy) !== undefined;
-    let last: { readonly operations: readonly FilterOperation[]; readonly used: AttributeSet } | undefined;
-    walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => {
-      let used: AttributeSet | undefined;
-      if (!refused) {
-        const verdict = policy.filter.evaluate(w0, w1, w2, w3, length, set.attributes, "peers");
-        if (verdict.accept) {
-          if (last?.operations !== verdict.operations) {
-            last = { operations: verdict.operations, used: this.#accepted(set, verdict.operations, policy) };
-          }
-          ({ used } = last);
+    const canonical = toCanonical(attributes);
+    this.#store(index, nlri, this.sets.internBytes(canonical, 0, canonical.length));
+  }
+
+  /** Puts routes with these attributes into the table, as far as they are believed. */
+  #store(index: number, nlri: NlriRange, set: number): void {
+    const rib = this.ribs[nlri.family];
+    const policy = this.peer(index).imports[nlri.family];
+    if (policy === undefined) {
+      walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => rib.withdraw(w0, w1, w2, w3, length, index, pathId));
+      this.sets.discard(set);
+      return;
+    }
+    const { filter } = policy;
+    const plain = this.#isPlain(set, policy);
+    const refused = !plain && importRefusal(this.sets.get(set).attributes, policy) !== undefined;
+    if (refused || filter.constant !== undefined) {
+      const accepted = !refused && filter.constant?.accept === true;
+      const used = accepted ? this.#accepted(set, filter.constant.operations, policy, plain) : 0;
+      walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => {
+        rib.announce(rib.add(w0, w1, w2, w3, length), index, pathId, set, used);
+      });
+    } else {
+      const attributes = filter.readsAttributes ? this.sets.get(set).attributes : NO_ATTRIBUTES;
+      let last: readonly FilterOperation[] | undefined;
+      let accepted = 0;
+      walkNlri(nlri, (w0, w1, w2, w3, length, pathId) => {
+        const verdict = filter.evaluate(w0, w1, w2, w3, length, attributes, "peers");
+        if (verdict.accept && verdict.operations !== last) {
+          last = verdict.operations;
+          accepted = this.#accepted(set, last, policy, plain);
         }
-      }
-      rib.announce(rib.add(w0, w1, w2, w3, length), index, pathId, set, used);
-    });
+        rib.announce(rib.add(w0, w1, w2, w3, length), index, pathId, set, verdict.accept ? accepted : 0);
+      });
+    }
   }
 
-  #accepted(set: AttributeSet, operations: readonly FilterOperation[], policy: ImportPolicy): AttributeSet {
-    const attributes = acceptedAttributes(set.attributes, operations, policy);
-    return attributes === set.attributes ? set : this.sets.intern(attributes);
+  /** Whether the protocol has surely nothing against these attributes, and does not change them. */
+  #isPlain(set: number, policy: ImportPolicy): boolean {
+    let check = this.#plainChecks.get(policy);
+    if (check === undefined) this.#plainChecks.set(policy, (check = plainCheckOf(policy)));
+    const { store } = this.sets;
+    return check(store.slab(set), store.start(set), store.length(set));
   }
 
-  /** The attributes of an announcement, decoded unless their bytes were seen before; undefined to withdraw its routes. */
-  #setOf(reading: Reading, sections: UpdateSections, nlri: NlriRange, problems: string[]): AttributeSet | undefined {
-    const { reach, announced } = sections;
-    const hops = nlri === announced ? "" : [reach?.nextHop, reach?.linkLocalNextHop].map(textOf).join(" ");
-    const key = `${reading.asOctets}${reading.internal ? "i" : "e"}${hops} ${sections.key}`;
-    const known = this.sets.find(key);
-    if (known !== undefined) return known;
-    const { attributes, withdraw, discarded } = decodeAnnouncement(sections, nlri, reading);
-    problems.push(...discarded);
-    if (withdraw === undefined) return this.sets.add(key, attributes);
-    problems.push(`routes treated as withdrawn: ${withdraw}`);
-    return undefined;
+  #accepted(set: number, operations: readonly FilterOperation[], policy: ImportPolicy, plain: boolean): number {
+    if (plain && operations.length === 0) return set;
+    const { attributes } = this.sets.get(set);
+    const accepted = acceptedAttributes(attributes, operations, policy);
+    return accepted === attributes ? set : this.sets.intern(accepted);
   }
+}
+
+const NO_PROBLEMS: Received = { problems: [] };
+
+function notAgreedOn(family: Family): string {
+  return `routes of IPv${family}, which was not agreed on, are ignored`;
 }
 
 /** The next hops of equal-cost paths that can be reached, best first. */
@@ -294,8 +348,4 @@ export function nextHopsOf(sets: readonly AttributeSet[]): RouteNextHop[] {
   return sets.flatMap(({ nextHop }) =>
     nextHop?.resolved === undefined ? [] : [{ nextHop: nextHop.address, ...nextHop.resolved }],
   );
-}
-
-function textOf(address: Address | undefined): string {
-  return address === undefined ? "" : formatAddress(address);
 }

@@ -1,4 +1,6 @@
-import type { EncodedAttributes, UpdateWriter } from "./update-writer.ts";
+import type { ByteStore } from "./byte-store.ts";
+import { Chains } from "./chains.ts";
+import type { UpdateWriter } from "./update-writer.ts";
 
 /** In place of a peer's number: none. */
 export const NOBODY = -1;
@@ -24,40 +26,46 @@ export interface Part {
 
 /** Changes sorted so that those with equal attributes from the same source share messages. */
 export class Batch {
-  readonly #announced = new Map<number, Map<EncodedAttributes, number[]>>();
-  readonly #withdrawn = new Map<number, number[]>();
-  readonly #withdrawnFrom = new Map<number, number[]>();
+  readonly #announced = new Chains();
+  readonly #withdrawn = new Chains();
+  readonly #withdrawnFrom = new Chains();
 
-  announce(source: number, out: EncodedAttributes, id: number): void {
-    let bySource = this.#announced.get(source);
-    if (bySource === undefined) this.#announced.set(source, (bySource = new Map()));
-    const ids = bySource.get(out);
-    if (ids === undefined) bySource.set(out, [id]);
-    else ids.push(id);
+  /** `attributes` is a number of the store that `encode` is given. */
+  announce(source: number, attributes: number, id: number, pathId = 0): void {
+    this.#announced.add(source, attributes, id, pathId);
   }
 
-  withdraw(source: number, id: number): void {
-    push(this.#withdrawn, source, id);
+  withdraw(source: number, id: number, pathId = 0): void {
+    this.#withdrawn.add(source, 0, id, pathId);
   }
 
+  /** From that peer alone. */
   withdrawFrom(peer: number, id: number): void {
-    push(this.#withdrawnFrom, peer, id);
+    this.#withdrawnFrom.add(peer, 0, id, 0);
   }
 
-  encode(writer: UpdateWriter): Part[] {
+  /** The messages, after which the batch is empty. */
+  encode(writer: UpdateWriter, store: ByteStore): Part[] {
     const ranges: { except: number; only: number; start: number; end: number }[] = [];
-    const range = (except: number, only: number, write: () => void): void => {
-      const start = writer.length;
-      write();
+    const range = (except: number, only: number, start: number): void => {
       if (writer.length > start) ranges.push({ except, only, start, end: writer.length });
     };
-    for (const [peer, ids] of this.#withdrawnFrom) range(NOBODY, peer, () => writer.withdraw(ids));
-    for (const [source, ids] of this.#withdrawn) range(source, NOBODY, () => writer.withdraw(ids));
-    for (const [source, byAttributes] of this.#announced) {
-      range(source, NOBODY, () => {
-        for (const [out, ids] of byAttributes) writer.announce(ids, out);
-      });
+    for (const [peer, chains] of this.#withdrawnFrom.byPeer) {
+      const start = writer.length;
+      for (const chain of chains) writer.withdraw(this.#withdrawnFrom, chain);
+      range(NOBODY, peer, start);
     }
+    for (const [source, chains] of this.#withdrawn.byPeer) {
+      const start = writer.length;
+      for (const chain of chains) writer.withdraw(this.#withdrawn, chain);
+      range(source, NOBODY, start);
+    }
+    for (const [source, chains] of this.#announced.byPeer) {
+      const start = writer.length;
+      for (const chain of chains) writer.announce(this.#announced, chain, store);
+      range(source, NOBODY, start);
+    }
+    for (const chains of [this.#announced, this.#withdrawn, this.#withdrawnFrom]) chains.clear();
     return ranges.map(({ except, only, start, end }) => ({ except, only, bytes: writer.slice(start, end) }));
   }
 }
@@ -75,10 +83,4 @@ export function send(parts: readonly Part[], member: Member): void {
     }
   }
   if (run !== undefined) member.write(run);
-}
-
-function push(lists: Map<number, number[]>, key: number, id: number): void {
-  const list = lists.get(key);
-  if (list === undefined) lists.set(key, [id]);
-  else list.push(id);
 }

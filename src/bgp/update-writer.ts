@@ -10,55 +10,37 @@ import {
   type PathAttributes,
 } from "./attributes.ts";
 import { AFI, HEADER_LENGTH, MESSAGE, SAFI_UNICAST } from "./constants.ts";
+import type { ByteStore } from "./byte-store.ts";
+import { END, type Chains } from "./chains.ts";
+import { PACKED_HEADER } from "./export-bytes.ts";
 import type { PrefixTable } from "./prefix-table.ts";
 import { writeReachHead } from "./update.ts";
 
-/** Attributes ready to be put before any number of prefixes. */
-export interface EncodedAttributes {
-  /** Everything but MP_REACH_NLRI. */
-  readonly list: Uint8Array;
-  /** MP_REACH_NLRI up to its prefixes, without the attribute's header; empty for IPv4 but for IPv6 next hops. */
-  readonly reach: Uint8Array;
-  /** The bytes as text: equal for what looks equal on the wire. */
-  readonly key: string;
-}
+/** Bytes to begin with: what changes at once is mostly little. */
+const FIRST_ROOM = 8192;
 
 /** Bytes of the longest prefix: path identifier, length and 128 bits. */
 const LONGEST_PREFIX = 4 + 17;
 const ATTRIBUTE_HEADER = 4;
-const NO_BYTES = new Uint8Array(0);
 
-export function encodeForPacking(
-  family: Family,
-  attributes: PathAttributes,
-  context: AttributeContext,
-): EncodedAttributes {
+/**
+ * Attributes ready to be put before any number of prefixes: two bytes of length, MP_REACH_NLRI up to its prefixes and
+ * without the attribute's header (empty for IPv4 but for IPv6 next hops), and the list of all others. The clear form of
+ * `export-bytes.ts`.
+ */
+export function encodeForPacking(family: Family, attributes: PathAttributes, context: AttributeContext): Uint8Array {
   const inReach = family === 6 || attributes.nextHop?.family === 6;
-  const writer = new ByteWriter(64);
+  const writer = new ByteWriter(96);
+  const length = writer.reserve(PACKED_HEADER);
+  if (inReach) writeReachHead(writer, family, attributes);
+  writer.patchU16(length, writer.length - PACKED_HEADER);
   encodeAttributes(writer, attributes, context, !inReach);
-  const list = writer.finish();
-  if (!inReach) return { list, reach: NO_BYTES, key: keyOf(list) };
-  const head = new ByteWriter(40);
-  writeReachHead(head, family, attributes);
-  const reach = head.finish();
-  return { list, reach, key: `${keyOf(reach)} ${keyOf(list)}` };
+  return writer.finish();
 }
 
-function keyOf(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
-}
-
-/** Path identifiers are numbers of paths in a table, plus one: there are never as many as this. */
-const PATH_IDS = 2 ** 26;
-
-/** A prefix and a path identifier as the one number that writers and batches take; the prefix's alone without one. */
-export function routeNumber(id: number, pathId: number): number {
-  return pathId * PATH_IDS + id;
-}
-
-/** Whether at least one prefix fits beside the attributes in a message of `longest` bytes. */
-export function fitsMessage({ list, reach }: EncodedAttributes, longest: number): boolean {
-  return HEADER_LENGTH + 4 + list.length + ATTRIBUTE_HEADER + reach.length + LONGEST_PREFIX <= longest;
+/** Whether at least one prefix fits beside packed attributes of this length in a message of `longest` bytes. */
+export function fitsMessage(packedLength: number, longest: number): boolean {
+  return HEADER_LENGTH + 4 + packedLength - PACKED_HEADER + ATTRIBUTE_HEADER + LONGEST_PREFIX <= longest;
 }
 
 /**
@@ -72,48 +54,53 @@ export class UpdateWriter {
   #bytes: Uint8Array;
   length = 0;
 
-  /** `addPath`: what is written are route numbers with path identifiers (RFC 7911), not bare prefix numbers. */
+  /** `addPath`: path identifiers are written before the prefixes (RFC 7911). */
   constructor(table: PrefixTable, longest: number, addPath = false) {
     this.#table = table;
     this.#longest = longest;
     this.#addPath = addPath;
-    this.#bytes = new Uint8Array(Math.max(longest, 16_384));
+    this.#bytes = new Uint8Array(Math.max(longest, FIRST_ROOM));
   }
 
-  announce(ids: readonly number[], { list, reach }: EncodedAttributes): void {
-    const inReach = reach.length > 0;
-    let next = 0;
-    while (next < ids.length) {
+  /** Messages with the prefixes of a chain, whose attributes lie packed in `store`. */
+  announce(chains: Chains, chain: number, store: ByteStore): void {
+    const attributes = chains.attributes(chain);
+    const packed = store.slab(attributes);
+    const reach = store.start(attributes) + PACKED_HEADER;
+    const list = reach + ((packed[reach - 2]! << 8) | packed[reach - 1]!);
+    const end = reach - PACKED_HEADER + store.length(attributes);
+    let entry = chains.first(chain);
+    while (entry !== END) {
       const start = this.#begin();
       this.#u16(0);
       const lengths = this.length;
       this.#u16(0);
-      if (!inReach) {
-        this.#raw(list);
+      if (list === reach) {
+        this.#raw(packed, list, end);
         this.#patch(lengths, this.length - lengths - 2);
-        next = this.#fill(ids, next, start + this.#longest);
+        entry = this.#fill(chains, entry, start + this.#longest);
       } else {
         // RFC 7606 section 5.1: MP_REACH_NLRI first.
         const value = this.#attribute(MP_REACH);
-        this.#raw(reach);
-        next = this.#fill(ids, next, start + this.#longest - list.length);
+        this.#raw(packed, reach, list);
+        entry = this.#fill(chains, entry, start + this.#longest - (end - list));
         this.#patch(value - 2, this.length - value);
-        this.#raw(list);
+        this.#raw(packed, list, end);
         this.#patch(lengths, this.length - lengths - 2);
       }
       this.#patch(start + 16, this.length - start);
     }
   }
 
-  withdraw(ids: readonly number[]): void {
+  withdraw(chains: Chains, chain: number): void {
     const v6 = this.#table.family === 6;
-    let next = 0;
-    while (next < ids.length) {
+    let entry = chains.first(chain);
+    while (entry !== END) {
       const start = this.#begin();
       if (!v6) {
         const lengths = this.length;
         this.#u16(0);
-        next = this.#fill(ids, next, start + this.#longest - 2);
+        entry = this.#fill(chains, entry, start + this.#longest - 2);
         this.#patch(lengths, this.length - lengths - 2);
         this.#u16(0);
       } else {
@@ -123,7 +110,7 @@ export class UpdateWriter {
         const value = this.#attribute(MP_UNREACH);
         this.#u16(AFI[6]);
         this.#u8(SAFI_UNICAST);
-        next = this.#fill(ids, next, start + this.#longest);
+        entry = this.#fill(chains, entry, start + this.#longest);
         this.#patch(value - 2, this.length - value);
         this.#patch(lengths, this.length - lengths - 2);
       }
@@ -158,20 +145,18 @@ export class UpdateWriter {
     return this.length;
   }
 
-  /** Writes prefixes from the `next`-th on while they surely end before `limit`, and returns which is the next then. */
-  #fill(ids: readonly number[], next: number, limit: number): number {
+  /** Writes prefixes from an entry on while they surely end before `limit`, and returns which entry is the next then. */
+  #fill(chains: Chains, first: number, limit: number): number {
+    const { prefix, pathId, next } = chains;
     let at = this.length;
-    let index = next;
-    while (index < ids.length && at + LONGEST_PREFIX <= limit) {
-      const id = ids[index]!;
-      if (this.#addPath) {
-        at = this.#pathId(Math.floor(id / PATH_IDS), at);
-        at = this.#table.encode(id % PATH_IDS, this.#bytes, at);
-      } else at = this.#table.encode(id, this.#bytes, at);
-      index += 1;
+    let entry = first;
+    while (entry !== END && at + LONGEST_PREFIX <= limit) {
+      if (this.#addPath) at = this.#pathId(pathId[entry]!, at);
+      at = this.#table.encode(prefix[entry]!, this.#bytes, at);
+      entry = next[entry]!;
     }
     this.length = at;
-    return index;
+    return entry;
   }
 
   #pathId(pathId: number, at: number): number {
@@ -180,9 +165,10 @@ export class UpdateWriter {
     return at + 4;
   }
 
-  #raw(bytes: Uint8Array): void {
-    this.#bytes.set(bytes, this.length);
-    this.length += bytes.length;
+  #raw(bytes: Uint8Array, start: number, end: number): void {
+    let to = this.length;
+    for (let at = start; at < end; at += 1, to += 1) this.#bytes[to] = bytes[at]!;
+    this.length = to;
   }
   #u8(value: number): void {
     this.#bytes[this.length] = value;

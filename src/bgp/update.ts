@@ -10,9 +10,9 @@ import {
   type RawAttribute,
 } from "./attribute-list.ts";
 import {
-  checkNextHop,
   MP_REACH,
   MP_UNREACH,
+  nextHopFault,
   OPTIONAL,
   type AttributeContext,
   type PathAttributes,
@@ -37,7 +37,7 @@ export interface Reach {
   readonly nlri: NlriRange;
 }
 
-/** An UPDATE taken apart as far as it takes to find the prefixes, and to recognise attributes that were seen before. */
+/** An UPDATE taken apart as far as it takes to find the prefixes. */
 export interface UpdateSections {
   readonly bytes: Uint8Array;
   readonly withdrawn: NlriRange;
@@ -45,8 +45,6 @@ export interface UpdateSections {
   readonly reach?: Reach;
   readonly unreach?: NlriRange;
   readonly attributes: AttributeHeaders;
-  /** The bytes of the attributes but for those of RFC 4760, one character each: equal for equal attributes. */
-  readonly key: string;
   /** Set where the message says only that all of a family was told (RFC 4724 section 2). */
   readonly endOfRib?: Family;
 }
@@ -78,8 +76,7 @@ export function splitUpdate(bytes: Uint8Array, start: number, end: number, conte
 
   const multiprotocol = attributes.headers.filter(({ code }) => code === MP_REACH || code === MP_UNREACH);
   if (multiprotocol.length === 0) {
-    const key = text(bytes, list.start, list.end);
-    return end - start === 4 ? { ...sections, key, endOfRib: 4 } : { ...sections, key };
+    return end - start === 4 ? { ...sections, endOfRib: 4 } : sections;
   }
   const reach = readOnce(multiprotocol, MP_REACH, (header) => decodeReach(bytes, header, context));
   const unreach = readOnce(multiprotocol, MP_UNREACH, (header) => decodeUnreach(bytes, header, context));
@@ -87,7 +84,6 @@ export function splitUpdate(bytes: Uint8Array, start: number, end: number, conte
   const endOfRib = alone && withdrawn.start === withdrawn.end && unreach?.start === unreach?.end;
   return {
     ...sections,
-    key: keyWithout(bytes, list.start, list.end, multiprotocol),
     ...(reach !== undefined && { reach }),
     ...(unreach !== undefined && { unreach }),
     ...(endOfRib && unreach !== undefined && { endOfRib: unreach.family }),
@@ -118,7 +114,9 @@ export function decodeAnnouncement(
   const { reach, attributes: headers } = sections;
   const classic = nlri === sections.announced;
   const decoded = decodeAttributes(sections.bytes, headers, context);
-  const withdraw = decoded.withdraw ?? missingAttribute(headers.headers, classic, context);
+  // The prefixes could be found, so that RFC 7606 asks for no more.
+  const hopless = classic || reach === undefined ? undefined : nextHopFault(reach.nextHop);
+  const withdraw = decoded.withdraw ?? missingAttribute(headers.headers, classic, context) ?? hopless;
   const result = { discarded: decoded.discarded, ...(withdraw !== undefined && { withdraw }) };
   if (classic || reach === undefined) return { ...result, attributes: decoded.attributes };
   const { nextHop, linkLocalNextHop } = reach;
@@ -257,7 +255,7 @@ function decodeReach(bytes: Uint8Array, { value, end }: RawAttribute, context: U
     const nlri = { family, bytes, start: reader.offset, end, addPath: context.addPath.has(family) };
     checkNlri(nlri);
     return {
-      nextHop: checkNextHop(first),
+      nextHop: first,
       nlri,
       ...(linkLocalNextHop !== undefined && linkLocalNextHop.value !== 0n && { linkLocalNextHop }),
     };
@@ -283,20 +281,6 @@ function decodeUnreach(bytes: Uint8Array, { value, end }: RawAttribute, context:
 function asProtocolError(thrown: unknown): unknown {
   if (!(thrown instanceof MalformedBytes)) return thrown;
   return new ProtocolError(notification(UPDATE_ERROR.code, UPDATE_ERROR.optionalAttribute), thrown.message);
-}
-
-function keyWithout(bytes: Uint8Array, start: number, end: number, without: readonly RawAttribute[]): string {
-  let key = "";
-  let at = start;
-  for (const header of without) {
-    key += text(bytes, at, header.start);
-    at = header.end;
-  }
-  return key + text(bytes, at, end);
-}
-
-function text(bytes: Uint8Array, start: number, end: number): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset + start, end - start).toString("latin1");
 }
 
 /** Writes two bytes of length, and what they measure. */
