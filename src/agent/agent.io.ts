@@ -3,21 +3,22 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import type { CniNode } from "../cni/node.ts";
 import { macFromRandom, NODE_SYSCTLS } from "../dataplane/endpoint.ts";
 import { hostMtu, podMtu, type Encapsulation } from "../dataplane/mtu.ts";
+import { givenMtus, mtuLinks } from "../dataplane/tunnelDevices.ts";
 import { bestRoute, blackholeRoute, type RouteOwnership } from "../dataplane/routes.ts";
 import { createRouteTable } from "../dataplane/routeTable.io.ts";
 import { writeSysctls } from "../dataplane/podInterfaces.io.ts";
 import type { Datastore } from "../datastore/datastore.ts";
 import type { Address } from "../ip/address.ts";
-import { isHostPrefix } from "../ip/prefix.ts";
+import { formatPrefix, isHostPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
 import { TABLE_MAIN } from "../netlink/route.ts";
 import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
 import { felixFromEnvironment, felixSettings, type FelixSettings } from "../resources/config.ts";
 import type { IPPool } from "../resources/ippool.ts";
-import { nodeNetwork } from "../resources/nodeNetwork.ts";
 import { createAddressSource } from "./addresses.io.ts";
 import { createAddressing } from "./addressing.io.ts";
-import { announcedBlocks, planBgp } from "./bgpPeers.ts";
+import { createBgp } from "./bgp.io.ts";
+import { type Canal, startCanal } from "./canal.io.ts";
 import { startCniServer } from "./cniServer.io.ts";
 import { followCluster } from "./cluster.io.ts";
 import type { AgentConfig } from "./config.ts";
@@ -25,12 +26,15 @@ import { createEndpoints } from "./endpoints.io.ts";
 import { agentAnswers, startHealth } from "./health.io.ts";
 import { watchKernel } from "./kernelWatch.io.ts";
 import { createAddressPublisher } from "./nodeAddress.io.ts";
+import { reportNodeStatus } from "./nodeStatus.io.ts";
 import { podFacts } from "./podFacts.ts";
+import { nodePolicy } from "./policy.io.ts";
+import { createPathCheck } from "./pathCheck.io.ts";
 import { createPublisher } from "./publisher.io.ts";
 import { openEndpointFiles } from "./register.io.ts";
-import { createRouting, routerIdOf } from "./routing.io.ts";
 import { ensurePools } from "./startup.io.ts";
 import { startStatusServer } from "./statusServer.io.ts";
+import { createTunnels } from "./tunnels.io.ts";
 import { createWorkloadLinks } from "./workloadLinks.ts";
 
 export type Log = (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
@@ -40,6 +44,10 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
+/** Kinds that change all the time, and that concern only who says so. */
+const PASSED_ON: ReadonlySet<string> = new Set(["Pod", "Service", "EndpointSlice", "CalicoNodeStatus"]);
+/** Kinds that the rules of every node depend on. */
+const POLICY_FACTS: ReadonlySet<string> = new Set(["FelixConfiguration", "IPPool", "Node", "BGPConfiguration"]);
 /** How long changes gather before they are carried out together. */
 const SETTLE_MS = 5;
 /** Pauses between tries to join the cluster. */
@@ -81,10 +89,21 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
         addressing.tidy();
         mtu = undefined;
       }
-      if (kind !== "Pod") applySoon();
+      if (kind === "IPPool" || kind === "Node" || kind === "FelixConfiguration") tunnels.changed();
+      if (POLICY_FACTS.has(kind)) policy.factsChanged();
+      paths.changed(kind);
+      const concernsBgp = speaksBgp && bgp.changed(kind);
+      if (concernsBgp || !PASSED_ON.has(kind)) applySoon();
     },
     onBlocks(change) {
-      if (addressing.observe(change)) applySoon();
+      const [own, others] = [addressing.observe(change), tunnels.observe(change)];
+      paths.observe(change);
+      if (own || others) applySoon();
+    },
+    policy: {
+      put: (kind, object) => policy.listener.put(kind, object),
+      idOf: (kind, object) => policy.listener.idOf(kind, object),
+      gone: (kind, id) => policy.listener.gone(kind, id),
     },
   });
 
@@ -108,6 +127,19 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     },
   });
   const publisher = createPublisher(datastore, (message) => log("warn", message, {}));
+  const policy = nodePolicy({
+    nodeName,
+    interfacePrefix: interfacePrefixes[0] ?? "cali",
+    isWorkloadInterface,
+    cutForbidden: config.cutForbiddenFlows,
+    families: environment.settings.ipv6Support === false ? [4] : [4, 6],
+    rtnetlink,
+    datastore,
+    cluster: () => cluster,
+    settings,
+    onApplied: (milliseconds) => health.metrics?.policyApplied(milliseconds),
+    log,
+  });
   const endpoints = createEndpoints({
     rtnetlink,
     files: openEndpointFiles(`${runDirectory}/endpoints`, (path, reason) =>
@@ -115,15 +147,52 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     ),
     routeTable,
     publisher,
+    policy: policy.endpoints,
     interfacePrefix: interfacePrefixes[0] ?? "cali",
     isWorkloadInterface,
     routeProtocol: () => settings().deviceRouteProtocol,
     log,
   });
-  const routing = createRouting({ rtnetlink, routeTable, log });
+  const tunnels = createTunnels({
+    nodeName,
+    rtnetlink,
+    routeTable,
+    datastore,
+    allocator: addressing.allocator,
+    cluster: () => cluster,
+    settings,
+    isWorkloadInterface,
+    onDisturbance: () => applySoon(),
+    log,
+  });
+  let canal: Canal | undefined;
+  const paths = createPathCheck({
+    nodeName,
+    cluster: () => cluster,
+    rtnetlink,
+    podMtu: () => currentPodMtu(),
+    usesPodCidrs: config.networkingBackend === "none",
+    intervalMs: config.pathCheckIntervalMs,
+    log,
+  });
+  const bgp = createBgp({
+    config,
+    datastore,
+    cluster,
+    rtnetlink,
+    routeTable,
+    endpoints,
+    addressing,
+    workloadPrefixes: interfacePrefixes,
+    tunnels: tunnels.active,
+    onChange: applySoon,
+    log,
+  });
+  const { routing } = bgp;
 
   // From what is known to what the kernel and the peers should have.
   let timer: NodeJS.Timeout | undefined;
+  let appliedBlocks: string | undefined;
   function applySoon(): void {
     if (cluster.isSynced() && !stopped) timer ??= setTimeout(apply, SETTLE_MS);
   }
@@ -133,29 +202,21 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     if (!cluster.isSynced() || stopped) return;
     try {
       const blocks = addressing.blocks().filter((block) => !isHostPrefix(block));
-      routeTable.want("blocks", "agent", blocks.map(blackholeRoute));
-      if (speaksBgp) applyBgp();
-      routeTable.reconcile();
+      const text = `${settings().deviceRouteProtocol} ${settings().removeExternalRoutes} ${blocks.map(formatPrefix).join(" ")}`;
+      if (tunnels.apply()) {
+        bgp.changed("IPPool"); // which routes are not BGP's depends on the tunnels that work
+        appliedBlocks = undefined;
+      }
+      // The whole of a large table is not looked at for every change.
+      if (text !== appliedBlocks) {
+        routeTable.want("blocks", "agent", blocks.map(blackholeRoute));
+        routeTable.reconcile();
+        appliedBlocks = text;
+      }
+      if (speaksBgp) bgp.apply();
     } catch (error) {
       log("warn", "the node's state could not be brought up to date", { reason: messageOf(error) });
     }
-  }
-  function applyBgp(): void {
-    const pools = cluster.items("IPPool");
-    const blocks = addressing.blocks();
-    const plan = planBgp({
-      nodeName,
-      pools,
-      blocks,
-      nodes: cluster.items("Node"),
-      configurations: cluster.items("BGPConfiguration"),
-      peers: cluster.items("BGPPeer"),
-    });
-    if (plan === undefined) return;
-    const self = cluster.get("Node", nodeName);
-    const ipv4 = self === undefined ? undefined : nodeNetwork(self).ipv4?.address;
-    const announced = announcedBlocks([...blocks, ...addressing.borrowed()], pools);
-    routing.apply(plan, routerIdOf(config.routerId, nodeName, ipv4), announced);
   }
 
   // What changes under our feet.
@@ -185,7 +246,10 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     onSurroundings() {
       workloadLinks.sync(rtnetlink.links());
       mtu = undefined;
-      routing.kernelChanged();
+      policy.interfacesChanged();
+      tunnels.kernelChanged();
+      applySoon();
+      if (speaksBgp) bgp.kernelChanged();
     },
     onFailure(failure) {
       // Without the kernel's word this agent would be blind: the next one starts afresh.
@@ -199,12 +263,9 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
   endpoints.adopt();
   function currentPodMtu(): number {
     if (mtu !== undefined) return mtu;
-    const links = rtnetlink.links().map(({ name, mtu: size, operState }) => ({
-      name,
-      mtu: size,
-      up: operState === "up" || operState === "unknown",
-    }));
-    mtu = podMtu(hostMtu(links, settings().mtuIfacePattern), encapsulations(cluster.items("IPPool")));
+    const host = hostMtu(mtuLinks(rtnetlink.links()), settings().mtuIfacePattern);
+    const flannel = canal?.status()?.mtu ?? host;
+    mtu = Math.min(flannel, podMtu(host, encapsulations(cluster.items("IPPool")), givenMtus(settings())));
     // For configurations that have runtimes or other plugins read it, as Calico's do.
     writeFileSync(`${libDirectory}/mtu`, `${mtu}\n`);
     return mtu;
@@ -227,7 +288,9 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     hosts: () => cluster.items("Node").length,
     routes: () => routeTable.size(),
     blocks: () => addressing.blocks().length,
-    peersEstablished: () => routing.peers().filter(({ state }) => state === "established").length,
+    policy: () => policy.engine.status().size,
+    count: (kind) => cluster.count(kind),
+    bgpPeers: () => routing.peers(),
     inSync: () => cluster.isSynced(),
     log,
   });
@@ -238,13 +301,18 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       config,
       cluster,
       routing,
+      bgpProblems: () => bgp.problems(),
       routeTable,
       endpoints,
+      policy: policy.engine,
       addressing,
       apply,
       reaches,
       waitingFor: () => [...waitingFor],
       addressReason: () => nodeAddress.chosen(),
+      tunnels: () => tunnels.status(),
+      paths: () => paths.status(),
+      flannel: () => canal?.status(),
     }),
   );
   const node: CniNode = {
@@ -260,6 +328,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     randomMac: () => macFromRandom(randomBytes(6)),
     podFacts: (namespace, name, uid) => podFacts(cluster, datastore, namespace, name, uid),
   };
+  await policy.guard();
   const cni = await startCniServer({
     runDirectory,
     node,
@@ -268,6 +337,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     onError: (message) => log("warn", message, {}),
   });
 
+  let endStatusReports: (() => void) | undefined;
   const refreshTimers: NodeJS.Timeout[] = [];
   const every = (milliseconds: number, work: () => void): void => {
     if (milliseconds > 0) refreshTimers.push(setInterval(work, milliseconds).unref());
@@ -277,13 +347,16 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     await cluster.synced;
     felix = undefined; // until now only the environment was known
     addressing.worldChanged();
-    waitingFor.add("this node's address");
+    waitingFor.add("this node's address").add("its policy");
+    await endpoints.sweep(cluster.items("Pod"));
+    policy.start();
     for (let pause = JOIN_RETRY_MS.first; !stopped; pause = Math.min(pause * 2, JOIN_RETRY_MS.longest)) {
       try {
         await nodeAddress.publish();
         for (const pool of await ensurePools(datastore, config))
           log("info", "a pool is made, since there was none", { pool });
         await addressing.allocator.load();
+        await tunnels.publish();
         break;
       } catch (error) {
         log("warn", "the node cannot join the cluster yet", { reason: messageOf(error), retryMs: pause });
@@ -291,18 +364,30 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       }
     }
     if (stopped) return;
+    if (config.flannel !== undefined) {
+      waitingFor.add("flannel");
+      canal = startCanal({ nodeName, datastore, flannel: config.flannel, log });
+      void canal.ready.then(() => {
+        mtu = undefined;
+        waitingFor.delete("flannel");
+      });
+    }
     waitingFor.delete("this node's address");
     addressing.tidy();
-    await endpoints.sweep(cluster.items("Pod"));
     endpoints.republish((namespace, pod) => cluster.get("Pod", pod, namespace));
     currentPodMtu();
     routeTable.allowPrune("agent");
     apply();
     waitingFor.delete("the datastore");
+    if (speaksBgp) endStatusReports = reportNodeStatus(datastore, nodeName, (classes) => bgp.status(classes), log);
+    while (!stopped && !(await policy.engine.settled(JOIN_RETRY_MS.longest)));
+    waitingFor.delete("its policy");
     cni.workOff();
     log("info", "the node is ready for pods", { endpoints: endpoints.list().length });
     every(settings().routeRefreshInterval, () => routeTable.kick());
+    every(policy.refreshInterval(), () => policy.check());
     every(config.autodetectIntervalMs, checkAddress);
+    paths.changed("Node");
   }
   void join().catch((error: unknown) => log("warn", "the start failed", { reason: messageOf(error) }));
 
@@ -317,8 +402,13 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       await cni.close();
       await status.close();
       await health.close();
-      await routing.abandon();
+      endStatusReports?.();
+      await bgp.abandon();
+      await canal?.stop();
+      tunnels.close();
+      paths.close();
       await endpoints.interfaces.settled();
+      await policy.close();
       routeTable.close();
       rtnetlink.close();
     },

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { formatAddress } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
-import { ConfigError, readConfig, type AddressChoice, type DefaultPool } from "./config.ts";
+import { ConfigError, readConfig, type AddressChoice, type AgentConfig, type DefaultPool } from "./config.ts";
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -21,6 +21,9 @@ test("an empty environment is calico/node's defaults, in a pod of the cluster", 
       networkingBackend: "bird",
       defaultPools: ["default-ipv4-ippool 192.168.0.0/16 IPIP Never VXLAN Never NAT true nodes all()"],
       autodetectIntervalMs: 60_000,
+      pathCheckIntervalMs: 60_000,
+      cutForbiddenFlows: false,
+      secretNamespace: "kube-system",
       felix: {},
     },
   );
@@ -68,6 +71,12 @@ describe("a variable", () => {
       reads: (config) => config.networkingBackend,
       value: "vxlan",
     },
+    { environment: {}, reads: ({ secretNamespace }) => secretNamespace, value: "kube-system" },
+    {
+      environment: { NAMESPACE: "calico-system" },
+      reads: ({ secretNamespace }) => secretNamespace,
+      value: "calico-system",
+    },
     { environment: { CALICO_ROUTER_ID: "hash" }, reads: ({ routerId }) => routerId, value: "hash" },
     { environment: { CALICO_ROUTER_ID: "192.0.2.1" }, reads: ({ routerId }) => routerId, value: "192.0.2.1" },
     { environment: { IP: "none" }, reads: ({ address }) => printChoice(address[4]), value: "none" },
@@ -110,6 +119,22 @@ describe("a variable", () => {
       reads: ({ autodetectIntervalMs }: ReturnType<typeof read>) => autodetectIntervalMs,
       value,
     })),
+    ...(["60s", "0", "1m30s"] as const).map((text, index) => ({
+      environment: index === 0 ? {} : { CARACAL_PATH_CHECK_INTERVAL: text },
+      reads: ({ pathCheckIntervalMs }: AgentConfig) => pathCheckIntervalMs,
+      value: [60_000, 0, 90_000][index],
+    })),
+    { environment: {}, reads: ({ flannel }) => flannel, value: undefined },
+    {
+      environment: {
+        CALICO_NETWORKING_BACKEND: "none",
+        CARACAL_FLANNEL: "true",
+        FLANNELD_IFACE: "eth1",
+        FLANNELD_NET_CONFIG_PATH: "/etc/net.json",
+      },
+      reads: ({ flannel }) => [flannel?.external.interfaces, flannel?.kubernetes?.configFile, flannel?.ipMasq],
+      value: [["eth1"], "/etc/net.json", false],
+    },
     {
       environment: { FELIX_INTERFACEPREFIX: "cali,tap", FELIX_X: "", OTHER: "1" },
       reads: ({ felix }) => felix,
@@ -184,6 +209,15 @@ describe("a bad value is refused, with the name of its variable", () => {
     {
       environment: { CALICO_NETWORKING_BACKEND: "ipip" },
       reason: /CALICO_NETWORKING_BACKEND: "ipip" is not bird, vxlan/,
+    },
+    {
+      environment: { CARACAL_PATH_CHECK_INTERVAL: "often" },
+      reason: /CARACAL_PATH_CHECK_INTERVAL: "often" is not a dur/,
+    },
+    { environment: { CARACAL_FLANNEL: "true" }, reason: /CARACAL_FLANNEL: it needs CALICO_NETWORKING_BACKEND "none"/ },
+    {
+      environment: { CARACAL_FLANNEL: "1", CALICO_NETWORKING_BACKEND: "none", FLANNELD_IPTABLES_RESYNC: "x" },
+      reason: /CARACAL_FLANNEL: -iptables-resync: "x"/,
     },
     { environment: { CALICO_ROUTER_ID: "node1" }, reason: /CALICO_ROUTER_ID: "node1" is not an IP address/ },
     { environment: { CALICO_ROUTER_ID: "0.0.0.0" }, reason: /CALICO_ROUTER_ID: "0.0.0.0" is neither/ },

@@ -1,6 +1,7 @@
 import { type Method, parseMethod } from "../dataplane/autodetect.ts";
 import { parseAddress, type Address, type Family } from "../ip/address.ts";
 import { networkOf, parseInterfaceAddress, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
+import { type FlannelOptions, readFlannelCommand } from "../flannel/flags.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 import { asNumber as asNumberSchema } from "../resources/fields.ts";
 import { parseWith } from "../resources/schema.ts";
@@ -19,11 +20,19 @@ export interface AgentConfig {
   /** `AS`: written to the node; undefined leaves what is there. */
   readonly asNumber?: number;
   readonly networkingBackend: "bird" | "vxlan" | "none";
+  /** `CARACAL_FLANNEL`: flannel's settings (`FLANNELD_…`) where the agent runs it; absent elsewhere. */
+  readonly flannel?: FlannelOptions;
   readonly routerId?: string;
+  /** `NAMESPACE`: where the Secrets with BGP passwords are. */
+  readonly secretNamespace: string;
   /** Pools that are made when there are none. */
   readonly defaultPools: readonly DefaultPool[];
+  /** `CARACAL_CUT_FORBIDDEN_FLOWS`: whether connections end when policy forbids them; as in Kubernetes they stay else. */
+  readonly cutForbiddenFlows: boolean;
   /** `AUTODETECT_POLL_INTERVAL`, milliseconds. */
   readonly autodetectIntervalMs: number;
+  /** `CARACAL_PATH_CHECK_INTERVAL`: how often the way to each other node is tried out; 0: never. Milliseconds. */
+  readonly pathCheckIntervalMs: number;
   /** FELIX_* variables, for the FelixConfiguration. */
   readonly felix: Readonly<Record<string, string>>;
 }
@@ -67,6 +76,7 @@ export function readConfig(environment: Environment, hostName: string): AgentCon
     throw new ConfigError("CALICO_NETWORKING_BACKEND", `"${backend}" is not bird, vxlan or none`);
   }
   const routerId = optional(get, "CALICO_ROUTER_ID", readRouterId);
+  const flannel = flannelOf(get, environment, backend);
   return {
     nodeName: (get("NODENAME") ?? hostName).toLowerCase(),
     runDirectory: get("CARACAL_RUN_DIR") ?? "/var/run/calico",
@@ -78,9 +88,13 @@ export function readConfig(environment: Environment, hostName: string): AgentCon
     },
     ...(asNumber === undefined ? {} : { asNumber }),
     networkingBackend: backend,
+    ...(flannel === undefined ? {} : { flannel }),
     ...(routerId === undefined ? {} : { routerId }),
+    secretNamespace: get("NAMESPACE") ?? "kube-system",
     defaultPools: defaultPoolsOf(get),
-    autodetectIntervalMs: duration(get("AUTODETECT_POLL_INTERVAL") ?? "60s"),
+    cutForbiddenFlows: flag("CARACAL_CUT_FORBIDDEN_FLOWS", get("CARACAL_CUT_FORBIDDEN_FLOWS"), false),
+    autodetectIntervalMs: duration(get, "AUTODETECT_POLL_INTERVAL", "60s"),
+    pathCheckIntervalMs: duration(get, "CARACAL_PATH_CHECK_INTERVAL", "60s"),
     felix: Object.fromEntries(
       Object.entries(environment).filter(
         (entry): entry is [string, string] => entry[0].startsWith("FELIX_") && entry[1] !== undefined,
@@ -98,6 +112,18 @@ function datastoreOf(get: Get): DatastoreConfig {
   if (socket !== undefined) return { kind: "socket", path: socket };
   const kubeconfig = get("KUBECONFIG");
   return kubeconfig === undefined ? { kind: "in-cluster" } : { kind: "kubeconfig", path: kubeconfig };
+}
+
+/** Canal: other nodes are flannel's, and so it has to be the only one that writes routes to them. */
+function flannelOf(get: Get, environment: Environment, backend: string): FlannelOptions | undefined {
+  if (!flag("CARACAL_FLANNEL", get("CARACAL_FLANNEL"), false)) return undefined;
+  if (backend !== "none")
+    throw new ConfigError("CARACAL_FLANNEL", `it needs CALICO_NETWORKING_BACKEND "none", which is "${backend}"`);
+  return checked("CARACAL_FLANNEL", "", () => {
+    const command = readFlannelCommand(["-kube-subnet-mgr"], environment);
+    if (command.run !== "daemon") throw new Error(`FLANNELD_${command.run.toUpperCase()} is set`);
+    return command.options;
+  });
 }
 
 /** IPv4 is detected unless told otherwise; IPv6 is used only when asked for. */
@@ -220,11 +246,12 @@ function flag(variable: string, text: string | undefined, otherwise: boolean): b
 }
 
 /** As Go writes them, `60s`, `1m30s`, `500ms`, or seconds without a unit; in milliseconds. */
-function duration(text: string): number {
+function duration(get: Get, variable: string, otherwise: string): number {
+  const text = get(variable) ?? otherwise;
   const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const;
   if (/^[0-9]+$/.test(text)) return Number(text) * units.s;
   if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$/.test(text)) {
-    throw new ConfigError("AUTODETECT_POLL_INTERVAL", `"${text}" is not a duration like 60s`);
+    throw new ConfigError(variable, `"${text}" is not a duration like 60s`);
   }
   const parts = [...text.matchAll(/([0-9.]+)(ms|s|m|h)/g)];
   return parts.reduce((sum, [, number, unit]) => sum + Number(number) * units[unit as keyof typeof units], 0);

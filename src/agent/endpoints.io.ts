@@ -30,11 +30,24 @@ export interface Endpoints extends EndpointRegister {
   republish(podOf: (namespace: string, pod: string) => Pod | undefined): void;
 }
 
+/** What endpoints may do, in the kernel. */
+export interface EndpointPolicy {
+  /** An earlier agent has left it. */
+  adopted(endpoint: Endpoint): void;
+  /** It is about to be there. What its rules need besides its addresses is brought into the kernel, where that is known. */
+  prepare(endpoint: Endpoint): void;
+  /** Resolves when the kernel has its rules; rejects where that cannot be. */
+  admit(endpoint: Endpoint): Promise<void>;
+  /** It is gone. */
+  dismiss(endpoint: Endpoint): void;
+}
+
 export interface EndpointsOptions {
   readonly rtnetlink: Rtnetlink;
   readonly files: EndpointFiles;
   readonly routeTable: RouteTable;
   readonly publisher: Publisher;
+  readonly policy: EndpointPolicy;
   readonly interfacePrefix: string;
   readonly isWorkloadInterface: (name: string) => boolean;
   readonly routeProtocol: () => number;
@@ -42,7 +55,8 @@ export interface EndpointsOptions {
 }
 
 export function createEndpoints(options: EndpointsOptions): Endpoints {
-  const { rtnetlink, files, routeTable, publisher, interfacePrefix, isWorkloadInterface, routeProtocol, log } = options;
+  const { rtnetlink, files, routeTable, publisher, policy, interfacePrefix, isWorkloadInterface, routeProtocol, log } =
+    options;
   const sourceOf = (hostInterface: string): string => `endpoint ${hostInterface}`;
   const interfaces = createPodInterfaces({
     rtnetlink,
@@ -94,17 +108,24 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     find: files.find,
     findByHostInterface: files.findByHostInterface,
     list: files.list,
-    add(endpoint) {
+    async prepare(endpoint) {
+      // The kernel keeps this thread for a while: what was begun before is sent first.
+      await new Promise(setImmediate);
+      policy.prepare(endpoint);
+    },
+    async add(endpoint) {
+      await policy.admit(endpoint);
       files.add(endpoint);
       publisher.publish(endpoint);
-      return Promise.resolve();
     },
     remove(endpoint) {
+      policy.dismiss(endpoint);
+      if (files.find(endpoint.containerId, endpoint.podInterface) !== undefined) publisher.retract(endpoint);
       files.remove(endpoint);
-      publisher.retract(endpoint);
       return Promise.resolve();
     },
     adopt() {
+      for (const endpoint of files.list()) policy.adopted(endpoint);
       for (const link of rtnetlink.links()) {
         const endpoint = files.findByHostInterface(link.name);
         if (endpoint !== undefined) wantRoutes(endpoint, link.index);
@@ -127,6 +148,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
             pod: `${endpoint.namespace}/${endpoint.pod}`,
           });
           files.add(endpoint);
+          policy.adopted(endpoint);
           wantRoutes(endpoint, link.index);
         }
       }

@@ -1,19 +1,23 @@
-import type { RouteQuery } from "../bgp/config.ts";
 import type { RouteTable } from "../dataplane/routeTable.io.ts";
 import { formatAddress, parseAddress, type Address } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { FelixSettings } from "../resources/config.ts";
-import type { KindId } from "../resources/registry.ts";
 import { nodeNetwork } from "../resources/nodeNetwork.ts";
 import type { Addressing } from "./addressing.io.ts";
+import { bgpAnswers } from "./bgpAnswers.io.ts";
+import type { FlannelStatus } from "../flannel/daemon.io.ts";
 import type { Log } from "./agent.io.ts";
 import type { Cluster } from "./cluster.io.ts";
 import type { AgentConfig } from "./config.ts";
 import type { Endpoints } from "./endpoints.io.ts";
 import type { Metrics, MetricsSource } from "./metrics.io.ts";
+import type { PathsStatus } from "./pathCheck.io.ts";
+import type { NodePolicy } from "./policy.io.ts";
+import { policyCounts, policyStatus, problemsOf } from "./policyStatus.ts";
 import type { Routing } from "./routing.io.ts";
 import { startHttpServer, type Answer, type StatusServer } from "./statusServer.io.ts";
+import type { TunnelsStatus } from "./tunnels.io.ts";
 
 /** What probes and scrapers see: `/liveness` and `/readiness` on Felix's port 9099, `/metrics` on 9091 where it is asked for. */
 export interface Health {
@@ -83,42 +87,30 @@ export interface AgentParts {
   readonly config: AgentConfig;
   readonly cluster: Cluster;
   readonly routing: Routing;
+  /** What in the BGP configuration has no effect. */
+  readonly bgpProblems: () => readonly string[];
   readonly routeTable: RouteTable;
   readonly endpoints: Endpoints;
+  readonly policy: NodePolicy["engine"];
   readonly addressing: Addressing;
   readonly waitingFor: () => readonly string[];
   readonly apply: () => void;
   readonly addressReason: () => string;
   readonly reaches: (address: Address) => boolean;
+  readonly tunnels: () => TunnelsStatus;
+  readonly paths: () => PathsStatus;
+  readonly flannel: () => FlannelStatus | undefined;
 }
 
 /** Longest that one question about what is in force may wait. */
 const IN_FORCE_MS = 60_000;
 
-/** Kinds that ask for packets to be dropped, which nothing here does yet. */
-const NOT_ENFORCED: ReadonlySet<string> = new Set<KindId>([
-  "NetworkPolicy",
-  "CalicoNetworkPolicy",
-  "GlobalNetworkPolicy",
-  "ClusterNetworkPolicy",
-  "HostEndpoint",
-]);
-
 /** What the command line may ask an agent. */
 export function agentAnswers(parts: AgentParts): Record<string, Answer> {
-  const { cluster, routing, routeTable, endpoints, addressing } = parts;
+  const { cluster, routing, routeTable, endpoints, policy, addressing } = parts;
   return {
     "/status": () => Promise.resolve({ status: 200, body: statusOf(parts) }),
-    "/bgp/peers": () => Promise.resolve({ status: 200, body: routing.peers() }),
-    "/bgp/routes": (query) => {
-      const view = query.get("view") ?? "best";
-      if (view !== "in" && view !== "best" && view !== "out") {
-        return Promise.resolve({ status: 400, body: { error: `view "${view}" is not in, best or out` } });
-      }
-      const peer = query.get("peer");
-      const wanted: RouteQuery = peer === null ? { view } : { view, peer };
-      return Promise.resolve({ status: 200, body: routing.routes(wanted).map(printRoute) });
-    },
+    ...bgpAnswers(routing),
     "/endpoints": () =>
       Promise.resolve({
         status: 200,
@@ -134,29 +126,38 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
     /** Whether what the datastore said at a version is carried out here. */
     "/in-force": async (query) => {
       const kind = query.get("kind") ?? "";
-      // Said at once, and loudly: a policy that is merely stored holds nobody back.
-      if (NOT_ENFORCED.has(kind)) {
-        return {
-          status: 200,
-          body: { inForce: false, final: true, reason: `${kind} is stored, but not enforced by this version` },
-        };
-      }
       const version = query.get("resourceVersion") ?? "";
+      const began = performance.now();
       const timeout = Math.min(Number(query.get("timeoutMs") ?? "10000"), IN_FORCE_MS);
-      if (cluster.follows(kind) && !(await cluster.waitFor(kind, version, timeout))) {
-        return {
-          status: 200,
-          body: { inForce: false, reason: cluster.trouble() ?? `the agent has not seen version ${version} of ${kind}` },
-        };
-      }
+      const no = (reason: string, final = false) => ({
+        status: 200,
+        body: { inForce: false, reason, ...(final ? { final } : {}) },
+      });
+      if (cluster.follows(kind) && !(await cluster.waitFor(kind, version, timeout)))
+        return no(cluster.trouble() ?? `the agent has not seen version ${version} of ${kind}`);
       parts.apply();
       addressing.tidy();
+      if (!(await policy.settled(Math.max(0, timeout - (performance.now() - began)))))
+        return no(policy.status().failure ?? "the kernel does not have the policy yet");
+      const problems = problemsOf(policy.problems, kind, query.getAll("object"));
+      if (problems.length > 0) return no(problems.join("; "), true);
       const [problem] = routeTable.problems();
-      return {
-        status: 200,
-        body: problem === undefined ? { inForce: true } : { inForce: false, reason: problem.reason },
-      };
+      return problem === undefined ? { status: 200, body: { inForce: true } } : no(problem.reason);
     },
+    /** How far the objects of a kind are in force, and which of those named are so otherwise than they were written. */
+    "/policy/in-force": async (query) => {
+      const kind = query.get("kind") ?? "";
+      const version = cluster.follows(kind) ? cluster.versionOf(kind) : undefined;
+      if (!(await policy.settled(Math.min(Number(query.get("timeoutMs") ?? "1000"), IN_FORCE_MS))))
+        return { status: 200, body: { reason: policy.status().failure ?? "the kernel is behind", problems: {} } };
+      const problems = query.getAll("object").flatMap((object) => {
+        const found = problemsOf(policy.problems, kind, [object]);
+        return found.length === 0 ? [] : [[object, found] as const];
+      });
+      return { status: 200, body: { resourceVersion: version, problems: Object.fromEntries(problems) } };
+    },
+    /** Packets and bytes by policy, direction and rule. */
+    "/policy/counters": async () => ({ status: 200, body: policyCounts(await policy.counts()) }),
   };
 }
 
@@ -167,9 +168,14 @@ function statusOf({
   routing,
   routeTable,
   endpoints,
+  policy,
   addressing,
   waitingFor,
   addressReason,
+  bgpProblems,
+  tunnels,
+  paths,
+  flannel,
 }: AgentParts): object {
   const node = cluster.get("Node", nodeName);
   const { ipv4, ipv6, asNumber } = node === undefined ? {} : nodeNetwork(node);
@@ -188,24 +194,10 @@ function statusOf({
     endpoints: endpoints.list().length,
     blocks: addressing.blocks().map(formatPrefix),
     routes: { wanted: routeTable.size(), problems: routeTable.problems() },
-    bgp: { settled: routing.settled(), peers: routing.peers() },
+    bgp: { settled: routing.settled(), peers: routing.peers(), problems: bgpProblems() },
+    tunnels: tunnels(),
+    paths: paths(),
+    flannel: flannel() ?? null,
+    policy: policyStatus(policy.status(), policy.problems),
   };
-}
-
-/** Addresses as text: a route's attributes hold them as numbers, which JSON has no form for. */
-function printRoute(route: ReturnType<Routing["routes"]>[number]): unknown {
-  return JSON.parse(
-    JSON.stringify(route, (_, value: unknown) => {
-      if (
-        typeof value === "object" &&
-        value !== null &&
-        "family" in value &&
-        "value" in value &&
-        typeof value.value === "bigint"
-      ) {
-        return formatAddress({ family: value.family === 4 ? 4 : 6, value: value.value });
-      }
-      return value;
-    }),
-  ) as unknown;
 }

@@ -2,7 +2,12 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { listenOnSocket } from "../datastore/socket.io.ts";
 import { messageOf } from "../lib/errors.ts";
 
-/** One question that the server answers: JSON for whoever asks. */
+/** An answer that is written as it comes. `gone` tells that nobody reads it any more. */
+export interface StreamedBody {
+  stream(response: ServerResponse, gone: AbortSignal): Promise<void>;
+}
+
+/** One question that the server answers: JSON for whoever asks, text, or a stream of bytes. */
 export type Answer = (query: URLSearchParams) => Promise<{ readonly status: number; readonly body: unknown }>;
 
 export interface StatusServer {
@@ -66,9 +71,28 @@ async function respond(
   if (answer === undefined) return reply(404, { error: `no such path; there are ${Object.keys(answers).join(", ")}` });
   try {
     const { status, body } = await answer(url.searchParams);
-    reply(status, body);
+    if (isStreamed(body)) await stream(response, body);
+    else reply(status, body);
   } catch (error) {
     reply(500, { error: messageOf(error) });
+  }
+}
+
+function isStreamed(body: unknown): body is StreamedBody {
+  return typeof body === "object" && body !== null && "stream" in body && typeof body.stream === "function";
+}
+
+async function stream(response: ServerResponse, body: StreamedBody): Promise<void> {
+  const gone = new AbortController();
+  response.on("close", () => gone.abort());
+  response.writeHead(200, { "content-type": "application/octet-stream" });
+  response.flushHeaders();
+  try {
+    await body.stream(response, gone.signal);
+    response.end();
+  } catch (error) {
+    // The answer has begun: that it is not whole is said by cutting it off.
+    response.destroy(error instanceof Error ? error : undefined);
   }
 }
 

@@ -29,6 +29,12 @@ const FILE: Option = {
 const WAIT: Option = { type: "boolean", help: "return when every node has it in force, and pods run or are gone" };
 const TIMEOUT: Option = { type: "string", value: "SECONDS", help: "how long --wait waits (default: 60)" };
 const JSON_OUTPUT: Option = { type: "string", short: "o", value: "json", help: "print JSON" };
+const MRT_FILE: Option = {
+  type: "string",
+  short: "o",
+  value: "FILE|-",
+  help: "where to (default: -, the standard output)",
+};
 const NAME: Option = { type: "string", value: "NAME", help: "the lab's name (default: default)" };
 
 function command(
@@ -58,6 +64,23 @@ export const COMMANDS: readonly Command[] = [
   }),
   command("lab down", "", "Remove every process, namespace and file of a lab.", { name: NAME }),
   command("lab list", "", "List the labs of this machine.", { output: JSON_OUTPUT }),
+  command(
+    "lab link",
+    "MEMBER",
+    "Set what is wrong with the wire of a node or host of a lab, in the place of what was; without options, nothing.",
+    {
+      lab: LAB,
+      cut: { type: "boolean", help: "nothing passes" },
+      mtu: { type: "string", value: "BYTES", help: "larger packets are swallowed, as by a switch" },
+      block: {
+        type: "string",
+        value: "PROTOCOL[:PORT]",
+        help: "drop ipip, tcp, udp, icmp, icmpv6 or a number; with a port, what is for it; may stand more than once",
+        repeatable: true,
+      },
+    },
+    { minOperands: 1 },
+  ),
   command(
     "lab exec",
     "NODE",
@@ -123,9 +146,38 @@ export const COMMANDS: readonly Command[] = [
       value: "in|best|out",
       help: "what peers said, what was chosen, or what is told to peers (default: best)",
     },
+    peer: { type: "string", value: "NAME", help: "only of this peer, or to it" },
+    prefix: { type: "string", value: "CIDR", help: "only this prefix" },
+    family: { type: "string", value: "4|6", help: "only of this family" },
     output: JSON_OUTPUT,
     ...TARGET,
   }),
+  command("policy counters", "NODE", "Show the packets and bytes that each rule of each policy has seen.", {
+    output: JSON_OUTPUT,
+    ...TARGET,
+  }),
+  command(
+    "bgp refresh",
+    "PEER NODE",
+    "Ask a BGP peer, by its name or address, to tell all of its routes again.",
+    { ...TARGET },
+    { minOperands: 1 },
+  ),
+  command("bgp dump", "NODE", "Write all BGP tables of a node into a file of MRT records (RFC 6396).", {
+    output: MRT_FILE,
+    ...TARGET,
+  }),
+  command(
+    "bgp trace",
+    "PEER NODE",
+    "Write what a BGP session says and hears into a file of MRT records, until interrupted.",
+    {
+      output: MRT_FILE,
+      seconds: { type: "string", value: "SECONDS", help: "end after this time" },
+      ...TARGET,
+    },
+    { minOperands: 1 },
+  ),
   command("ipam show", "", "Show how the address pools are used.", {
     ip: { type: "string", value: "ADDRESS", help: "who has this address" },
     "show-blocks": { type: "boolean", help: "each block as well" },
@@ -156,6 +208,7 @@ export const COMMANDS: readonly Command[] = [
     kubeconfig: KUBECONFIG,
     socket: { type: "string", value: "PATH", help: "the embedded API server's socket" },
   }),
+  command("flannel", "", "Run as flanneld: subnet leases and tunnels (caracal flannel -help lists its flags)."),
   command("cni", "", "Answer as the CNI plugin (what a runtime calls where no compiler was at hand)."),
   command("version", "", "Print the version."),
   command("help", "COMMAND…", "List the commands, or explain one.", {}, { maxOperands: 3 }),

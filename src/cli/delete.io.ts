@@ -23,6 +23,8 @@ export interface DeletedObject {
   readonly name: string;
   readonly namespace: string | undefined;
   readonly uid: string | undefined;
+  /** Of the deletion, where the API server says it. */
+  readonly resourceVersion: string | undefined;
 }
 
 export interface DeleteOutcome {
@@ -48,7 +50,13 @@ export async function deleteObjects(
   for (const { kind, name, namespace } of await targetsOf(args, console)) {
     try {
       const last = await datastore.delete(kind, name, namespace);
-      deleted.push({ kindId: kind, name, namespace, uid: last?.metadata.uid });
+      deleted.push({
+        kindId: kind,
+        name,
+        namespace,
+        uid: last?.metadata.uid,
+        resourceVersion: last?.metadata.resourceVersion,
+      });
       console.output.write(`${singularName(kind)} "${name}" deleted\n`);
     } catch (thrown) {
       if (args.ignoreNotFound === true && isDatastoreError(thrown, "not-found")) continue;

@@ -7,7 +7,10 @@ import { KIND, type KindId } from "../resources/registry.ts";
 import { formatManifest } from "../resources/yaml.ts";
 import type { Console } from "./apply.io.ts";
 import { kindIn, singularName } from "./kindWords.ts";
+import { POLICY_KINDS } from "./policy.ts";
+import { inForceCells } from "./policy.io.ts";
 import { formatTable } from "./table.ts";
+import type { AgentAccess } from "./target.ts";
 
 export interface GetArguments {
   /** One, or several with commas between them. */
@@ -30,6 +33,7 @@ export async function get(
   datastore: Pick<Datastore, "get" | "list">,
   args: GetArguments,
   console: Pick<Console, "output" | "errors">,
+  agents: () => readonly AgentAccess[] = () => [],
 ): Promise<void> {
   const kinds = args.kind.split(",").map(kindIn);
   const found = await Promise.all(kinds.map((kind) => find(datastore, kind, args)));
@@ -45,7 +49,7 @@ export async function get(
     case "yaml":
       return void console.output.write(formatManifest([document(objects, args)]));
     default:
-      writeTables(found, args, console);
+      writeTables(found, args, console, await inForce(found, args, agents));
   }
 }
 
@@ -72,10 +76,24 @@ function document(objects: readonly Resource[], { name }: GetArguments): object 
   return { apiVersion: "v1", items: objects, kind: "List", metadata: { resourceVersion: "" } };
 }
 
+/** By kind, on how many nodes each object is in force: of policies, in wide tables, where agents can be asked. */
+async function inForce(
+  found: readonly Found[],
+  { output }: GetArguments,
+  agents: () => readonly AgentAccess[],
+): Promise<ReadonlyMap<KindId, readonly string[]>> {
+  const asked = output === "wide" ? found.filter(({ kind, items }) => POLICY_KINDS.has(kind) && items.length > 0) : [];
+  const nodes = asked.length === 0 ? [] : agents();
+  if (nodes.length === 0) return new Map();
+  const cells = asked.map(async ({ kind, items }) => [kind, await inForceCells(nodes, kind, items)] as const);
+  return new Map(await Promise.all(cells));
+}
+
 function writeTables(
   found: readonly Found[],
   args: GetArguments,
   { output, errors }: Pick<Console, "output" | "errors">,
+  cells: ReadonlyMap<KindId, readonly string[]>,
 ): void {
   const filled = found.filter(({ items }) => items.length > 0);
   if (filled.length === 0) {
@@ -90,12 +108,19 @@ function writeTables(
     const withNamespace = args.allNamespaces === true && info.namespaced;
     // Tables of several kinds say of which kind each name is.
     const prefix = found.length > 1 ? `${singularName(kind)}/` : "";
-    const rows = items.map((item) => [
+    const inForceOf = cells.get(kind);
+    const rows = items.map((item, at) => [
       ...(withNamespace ? [item.metadata.namespace ?? ""] : []),
       ...columns.map((column, index) => (index === 0 ? prefix : "") + column.text(item)),
       ageOf(item.metadata.creationTimestamp, Date.now()),
+      ...(inForceOf === undefined ? [] : [inForceOf[at] ?? ""]),
     ]);
-    const headings = [...(withNamespace ? ["NAMESPACE"] : []), ...columns.map((column) => column.heading), "AGE"];
+    const headings = [
+      ...(withNamespace ? ["NAMESPACE"] : []),
+      ...columns.map((column) => column.heading),
+      "AGE",
+      ...(inForceOf === undefined ? [] : ["IN FORCE"]),
+    ];
     output.write((position === 0 ? "" : "\n") + formatTable(headings, rows));
   });
 }

@@ -18,11 +18,30 @@ const progress = (line: string): void => void process.stderr.write(`${line}\n`);
 
 async function main(argv: readonly string[]): Promise<number> {
   if (argv.length === 0 || argv[0] === "--help" || argv[0] === "-h") return help([]);
+  if (argv[0] === "flannel") return flannel(argv.slice(1)); // its flags are Go's
   const dashes = argv.indexOf("--");
   const own = dashes < 0 ? argv : argv.slice(0, dashes);
   if (own.includes("--help") || own.includes("-h")) return help(own.filter((word) => !word.startsWith("-")));
   const invocation = parseCommandLine(argv, COMMANDS);
   return RUN[invocation.command.words.join(" ")]!(invocation);
+}
+
+async function flannel(args: readonly string[]): Promise<number> {
+  if (args[0] === "cni") {
+    const { runCniPlugin } = await import("../flannel/cni.io.ts");
+    return runCniPlugin(process.env);
+  }
+  const { runFlannel } = await import("../flannel/run.io.ts");
+  const { openFlannelKubernetes } = await import("../agent/flannelNodes.io.ts");
+  return runFlannel(args, {
+    version: versionOf(),
+    environment: process.env,
+    openKubernetes: (options) => openFlannelKubernetes(options, process.env),
+  });
+}
+
+function versionOf(): string {
+  return (JSON.parse(readFileSync(`${ROOT}package.json`, "utf8")) as { version: string }).version;
 }
 
 function help(words: readonly string[]): number {
@@ -63,6 +82,20 @@ const RUN: Readonly<Record<string, Run>> = {
     const labs = runningLabs();
     if (wantsJson(invocation)) print(labs);
     else for (const { name, running } of labs) process.stdout.write(`${name}${running ? "" : " (not running)"}\n`);
+    return 0;
+  },
+  async "lab link"(invocation) {
+    const { setLinkFault } = await import("../lab/links.io.ts");
+    const { parseBlocked } = await import("../lab/links.ts");
+    const lab = await chosenLab(invocation);
+    const { readLab } = await import("../lab/state.io.ts");
+    const mtu = invocation.number("mtu", 68, 65_535);
+    const blocked = invocation.texts("block").map(parseBlocked);
+    setLinkFault(lab, readLab(lab).definition, invocation.operands[0]!, {
+      cut: invocation.flag("cut"),
+      ...(mtu !== undefined && { mtu }),
+      blocked,
+    });
     return 0;
   },
   async "lab exec"(invocation) {
@@ -120,7 +153,8 @@ const RUN: Readonly<Record<string, Run>> = {
     const output = oneOf(invocation, "output", ["wide", "yaml", "json", "name"] as const);
     const [kind = "", name] = invocation.operands;
     const { text, flag } = invocation;
-    return withDatastore(await targetOf(invocation), async (datastore) => {
+    const target = await targetOf(invocation);
+    return withDatastore(target, async (datastore) => {
       const args = {
         kind,
         name,
@@ -129,7 +163,7 @@ const RUN: Readonly<Record<string, Run>> = {
         output,
         selector: text("selector"),
       };
-      await get(datastore, args, console);
+      await get(datastore, args, console, () => target.agents());
       return 0;
     });
   },
@@ -159,7 +193,29 @@ const RUN: Readonly<Record<string, Run>> = {
   async "bgp routes"(invocation) {
     const { showRoutes } = await import("./status.io.ts");
     const view = oneOf(invocation, "view", ["in", "best", "out"] as const) ?? "best";
-    return showRoutes(await agentsOf(invocation), view, wantsJson(invocation), process.stdout);
+    const { text } = invocation;
+    const query = { view, peer: text("peer"), prefix: text("prefix"), family: text("family") };
+    return showRoutes(await agentsOf(invocation), query, wantsJson(invocation), process.stdout);
+  },
+  async "bgp refresh"(invocation) {
+    const { refreshPeer } = await import("./bgp.io.ts");
+    const [peer = ""] = invocation.operands;
+    return refreshPeer(await agentsOf(invocation, 1), peer, process.stdout);
+  },
+  async "bgp dump"(invocation) {
+    const { dumpTables } = await import("./bgp.io.ts");
+    return dumpTables(await oneAgent(invocation), invocation.text("output") ?? "-", process.stderr);
+  },
+  async "bgp trace"(invocation) {
+    const { traceSession } = await import("./bgp.io.ts");
+    const [peer = ""] = invocation.operands;
+    const seconds = invocation.number("seconds", 1, 86_400);
+    const file = invocation.text("output") ?? "-";
+    return traceSession(await oneAgent(invocation, 1), peer, file, seconds, process.stderr);
+  },
+  async "policy counters"(invocation) {
+    const { showCounters } = await import("./policy.io.ts");
+    return showCounters(await agentsOf(invocation), wantsJson(invocation), process.stdout);
   },
   async "ipam show"(invocation) {
     const { ipamShow } = await import("./ipam.io.ts");
@@ -209,8 +265,7 @@ const RUN: Readonly<Record<string, Run>> = {
     return runShim(process.env);
   },
   version() {
-    const { version } = JSON.parse(readFileSync(`${ROOT}package.json`, "utf8")) as { version: string };
-    process.stdout.write(`caracal ${version} (Node ${process.versions.node})\n`);
+    process.stdout.write(`caracal ${versionOf()} (Node ${process.versions.node})\n`);
     return 0;
   },
   help: ({ operands }) => help(operands),
@@ -257,13 +312,20 @@ async function targetOf(invocation: Invocation): Promise<Target> {
   return clusterTarget(path);
 }
 
-async function agentsOf(invocation: Invocation) {
+/** All agents, or that of the node which stands at this place among the operands. */
+async function agentsOf(invocation: Invocation, place = 0) {
   const agents = (await targetOf(invocation)).agents();
-  const [node] = invocation.operands;
+  const node = invocation.operands[place];
   const chosen = node === undefined ? agents : agents.filter((agent) => agent.node === node);
   if (chosen.length === 0)
     throw new UsageError(`there is no node "${node}"; there are ${agents.map((agent) => agent.node).join(", ")}`);
   return chosen;
+}
+
+async function oneAgent(invocation: Invocation, place = 0) {
+  const [agent, ...others] = await agentsOf(invocation, place);
+  if (agent === undefined || others.length > 0) throw new UsageError("name one node");
+  return agent;
 }
 
 async function withDatastore(
@@ -300,6 +362,10 @@ function print(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
 }
 
+// Who reads may stop (`caracal apply … | head`): what was begun is finished all the same.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {

@@ -47,13 +47,16 @@ export async function showPeers(agents: readonly AgentAccess[], asJson: boolean,
 
 export async function showRoutes(
   agents: readonly AgentAccess[],
-  view: string,
+  query: { readonly view: string; readonly [field: string]: string | undefined },
   asJson: boolean,
   output: Output,
 ): Promise<number> {
+  const words = Object.entries(query).flatMap(([field, value]) =>
+    value === undefined ? [] : [`${field}=${encodeURIComponent(value)}`],
+  );
   const rows = await Promise.all(
     agents.map(async (agent) =>
-      ((await agent.ask(`/bgp/routes?view=${view}`, 10_000)) as RouteRow[]).map((route) => ({
+      ((await agent.ask(`/bgp/routes?${words.join("&")}`, 10_000)) as RouteRow[]).map((route) => ({
         node: agent.node,
         route,
       })),

@@ -7,6 +7,7 @@ import {
   formatRoutes,
   isSilent,
   type AgentStatus,
+  type PathStatus,
   type PeerStatus,
 } from "./status.ts";
 
@@ -79,6 +80,42 @@ PEER ADDRESS   PEER TYPE           STATE   SINCE                 INFO
     assert.deepEqual(answers.map(isSilent), [false, false, true]);
   });
 
+  test("says what is wrong with the ways to other nodes, and shows all of them", () => {
+    const path = (node: string, fields: Partial<PathStatus> = {}): PathStatus => ({
+      node,
+      kind: "ipip",
+      device: "tunl0",
+      target: "10.65.9.1",
+      mtu: 1480,
+      largest: 1480,
+      verdict: "reachable",
+      text: "",
+      roundTrip: 0.1234,
+      checkedAt: 0,
+      ...fields,
+    });
+    const bad = { verdict: "blocked", largest: null, roundTrip: null, text: "IP protocol 4 does not pass" };
+    const shown = formatNodeStatus([
+      agent("node1", { paths: { intervalMs: 1000, peers: [path("node2"), path("node3", bad)] } }),
+      agent("node2", {
+        paths: { intervalMs: 0, peers: [] },
+        flannel: { backend: "vxlan", subnets: "10.244.1.0/24", problems: ["no interface"] },
+      }),
+    ]);
+    assert.equal(
+      shown,
+      `NODE    STATUS   ADDRESS         AS      PEERS   PODS   BLOCKS   INFO
+node1   ready    192.0.2.11/24   64512   0/0     3      1        the way to node3: see below
+node2   ready    192.0.2.11/24   64512   0/0     3      1        no interface
+
+node1: ways to other nodes
+NODE    BY     DEVICE   TARGET      STATE       LARGEST   MTU    ROUND TRIP   INFO
+node2   ipip   tunl0    10.65.9.1   reachable   1480      1480   0.12 ms      -
+node3   ipip   tunl0    10.65.9.1   blocked     -         1480   -            IP protocol 4 does not pass
+`,
+    );
+  });
+
   test("of no peers is their heading", () => {
     assert.equal(formatPeers([]), "PEER ADDRESS   PEER TYPE   STATE   SINCE   INFO\n");
   });
@@ -106,7 +143,7 @@ test("the details of peers have their counts of both families, and what went wro
     formatPeerDetails(rows),
     `NODE    NAME               PEER ADDRESS   AS      TYPE   STATE         SINCE                 RECEIVED   ADVERTISED   INFO
 node1   Mesh_192_0_2_12    192.0.2.12     64512   iBGP   established   2026-03-01 12:00:00   2          1            -
-node1   Global_192_0_2_1   192.0.2.1      65100   eBGP   active        2026-03-01 12:00:00   5          5            connection refused; 3 routes kept from before it went away; last notification received: Cease: administrative shutdown
+node1   Global_192_0_2_1   192.0.2.1      65100   eBGP   active        2026-03-01 12:00:00   5          5            connection refused; 2 of its routes are refused; 3 routes kept from before it went away; last notification received: Cease: administrative shutdown
 `,
   );
 });

@@ -1,3 +1,4 @@
+import { policyInfo, type PolicyReport } from "./policy.ts";
 import { formatTable } from "./table.ts";
 
 /** What the agents say of themselves, as far as it is shown, and how it is shown. */
@@ -18,7 +19,41 @@ export interface AgentStatus {
     readonly wanted: number;
     readonly problems: readonly { readonly destination: string; readonly reason: string }[];
   };
-  readonly bgp: { readonly settled: boolean; readonly peers: readonly PeerStatus[] };
+  readonly bgp: {
+    readonly settled: boolean;
+    readonly peers: readonly PeerStatus[];
+    /** What in the configuration has no effect. */
+    readonly problems?: readonly string[];
+  };
+  /** Absent in an agent that enforces nothing. */
+  readonly policy?: PolicyReport;
+  /** The ways to other nodes, as far as they were tried out. */
+  readonly paths?: { readonly intervalMs: number; readonly peers: readonly PathStatus[] };
+  /** Where flannel carries pods' packets, in the agent. */
+  readonly flannel?: FlannelReport | null;
+}
+
+export interface FlannelReport {
+  readonly backend: string;
+  readonly subnets: string;
+  readonly problems: readonly string[];
+}
+
+export interface PathStatus {
+  readonly node: string;
+  /** By what packets travel: `none`, `ipip`, `vxlan`, `flannel udp`. */
+  readonly kind: string;
+  readonly device: string;
+  readonly target: string;
+  /** Bytes of the largest packet that pods send there, and of the largest that arrives. */
+  readonly mtu: number;
+  readonly largest: number | null;
+  readonly verdict: string;
+  /** What is wrong; empty where nothing is. */
+  readonly text: string;
+  readonly roundTrip: number | null;
+  /** Milliseconds since 1970. */
+  readonly checkedAt: number;
 }
 
 export interface PeerStatus {
@@ -40,6 +75,7 @@ export interface PeerStatus {
     };
   };
   readonly lastNotification?: { readonly direction: string; readonly text: string; readonly at: number };
+  readonly bfd?: { readonly state: string };
 }
 
 /** An agent that did not answer. */
@@ -67,6 +103,10 @@ export function formatNodeStatus(answers: readonly NodeAnswer[]): string {
         ...answer.waitingFor.map((reason) => `waits for ${reason}`),
         answer.datastore.trouble ?? "",
         ...answer.routes.problems.map(({ reason }) => reason),
+        ...(answer.bgp.problems ?? []),
+        ...policyInfo(answer.policy),
+        ...(answer.flannel?.problems ?? []),
+        ...pathInfo(answer.paths?.peers ?? []),
       ];
       return [
         answer.node,
@@ -84,7 +124,38 @@ export function formatNodeStatus(answers: readonly NodeAnswer[]): string {
   const peers = answers
     .filter((answer): answer is AgentStatus => !silentOrAlone(answer))
     .map((answer) => `\n${answer.node}: BGP peers\n${formatPeers(answer.bgp.peers)}`);
-  return nodes + peers.join("");
+  const paths = answers.flatMap((answer) =>
+    isSilent(answer) || (answer.paths?.peers.length ?? 0) === 0
+      ? []
+      : [`\n${answer.node}: ways to other nodes\n${formatPaths(answer.paths?.peers ?? [])}`],
+  );
+  return nodes + peers.join("") + paths.join("");
+}
+
+/** In a line, of what the table below says in full. */
+function pathInfo(peers: readonly PathStatus[]): string[] {
+  const bad = new Set(peers.flatMap(({ node, verdict }) => (verdict === "reachable" ? [] : [node])));
+  if (bad.size === 0) return [];
+  return [
+    `the ${bad.size === 1 ? "way" : "ways"} to ${[...bad].slice(0, 3).join(", ")}${bad.size > 3 ? " and others" : ""}: see below`,
+  ];
+}
+
+function formatPaths(peers: readonly PathStatus[]): string {
+  return formatTable(
+    ["NODE", "BY", "DEVICE", "TARGET", "STATE", "LARGEST", "MTU", "ROUND TRIP", "INFO"],
+    peers.map(({ node, kind, device, target, verdict, largest, mtu, roundTrip, text }) => [
+      node,
+      kind === "none" ? "no tunnel" : kind,
+      device,
+      target,
+      verdict,
+      largest === null ? "-" : String(largest),
+      String(mtu),
+      roundTrip === null ? "-" : `${roundTrip.toFixed(2)} ms`,
+      text || "-",
+    ]),
+  );
 }
 
 /** calicoctl's columns, and its words: tools read them. */
@@ -118,8 +189,11 @@ export function formatPeerDetails(rows: readonly { readonly node: string; readon
       const sum = (of: (count: (typeof counts)[number]) => number): number =>
         counts.reduce((total, count) => total + of(count), 0);
       const stale = sum(({ stale: kept }) => kept);
+      const refused = sum(({ received, accepted }) => received - accepted);
       const info = [
         peer.reason,
+        refused > 0 ? `${refused} of its routes are refused` : "",
+        peer.bfd !== undefined && peer.bfd.state !== "up" ? `BFD is ${peer.bfd.state}` : "",
         stale > 0 ? `${stale} routes kept from before it went away` : "",
         peer.lastNotification === undefined
           ? ""
@@ -143,6 +217,7 @@ export function formatPeerDetails(rows: readonly { readonly node: string; readon
 
 function peerType(name: string): string {
   if (name.startsWith("Mesh_")) return "node-to-node mesh";
+  if (name.startsWith("Local_Workload_")) return "local workload";
   return name.startsWith("Global_") ? "global" : "node specific";
 }
 
@@ -157,6 +232,8 @@ export interface RouteRow {
   readonly chosen: boolean;
   readonly reason: string;
   readonly stale: boolean;
+  /** Why the kernel is not given it. */
+  readonly kernel?: string;
   readonly nextHops: readonly { readonly nextHop: string; readonly gateway?: string; readonly interface?: string }[];
 }
 
@@ -175,7 +252,7 @@ export function formatRoutes(rows: readonly { readonly node: string; readonly ro
         )
         .join(", ") || "-",
       route.chosen ? "yes" : "no",
-      `${route.reason}${route.stale ? " (stale)" : ""}`,
+      `${route.reason}${route.stale ? " (stale)" : ""}${route.kernel === undefined ? "" : `; not for the kernel: ${route.kernel}`}`,
     ]),
   );
 }

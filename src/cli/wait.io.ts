@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Datastore } from "../datastore/datastore.ts";
+import { compareVersions, type Datastore } from "../datastore/datastore.ts";
 import { Failure, messageOf } from "../lib/errors.ts";
 import type { KindId } from "../resources/registry.ts";
+import { inParts } from "./policy.ts";
 import type { AgentAccess } from "./target.ts";
 
 /** `--wait`: until every node has in force what was written, and pods run or are gone. */
@@ -37,14 +38,14 @@ export async function waitApplied(
   const deadline = performance.now() + timeoutMs;
   const pods = written.filter(({ kindId }) => kindId === "Pod");
   const addresses = await waitRunning(datastore, pods, deadline);
-  const newest = new Map<KindId, string>();
-  for (const { kindId, resourceVersion } of written) {
-    // Agents follow their own pods only: of the others' it is their addresses that count, which are waited for below.
-    if (resourceVersion !== undefined && kindId !== "Pod") newest.set(kindId, resourceVersion);
-  }
+  const newest = newestOf(written);
+  const namesOf = (kind: KindId): string[] =>
+    written
+      .filter(({ kindId }) => kindId === kind)
+      .map(({ name, namespace }) => (namespace === undefined ? name : `${namespace}/${name}`));
   await Promise.all(
     agents.flatMap((agent) => [
-      ...[...newest].map(([kind, version]) => waitInForce(agent, kind, version, deadline)),
+      ...[...newest].map(([kind, version]) => waitInForce(agent, kind, version, deadline, namesOf(kind))),
       ...(addresses.length === 0 ? [] : [waitReaches(agent, addresses, deadline)]),
     ]),
   );
@@ -53,14 +54,14 @@ export async function waitApplied(
 export async function waitDeleted(
   datastore: Datastore,
   agents: readonly AgentAccess[],
-  deleted: readonly Omit<Written, "resourceVersion">[],
+  deleted: readonly Written[],
   timeoutMs: number,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
-  const kinds = [...new Set(deleted.map(({ kindId }) => kindId).filter((kind) => kind !== "Pod"))];
-  for (const kind of kinds) {
-    const { resourceVersion } = await datastore.list(kind);
-    await Promise.all(agents.map((agent) => waitInForce(agent, kind, resourceVersion, deadline)));
+  const newest = newestOf(deleted);
+  for (const kind of new Set(deleted.map(({ kindId }) => kindId))) {
+    const version = newest.get(kind) ?? (await datastore.list(kind, { limit: 1 })).resourceVersion;
+    await Promise.all(agents.map((agent) => waitInForce(agent, kind, version, deadline)));
   }
   const uids = new Set(
     deleted.filter(({ kindId }) => kindId === "Pod").flatMap(({ uid }) => (uid === undefined ? [] : [uid])),
@@ -81,6 +82,17 @@ export async function waitDeleted(
       }),
     ),
   );
+}
+
+/** Of each kind the last version that was written. */
+function newestOf(written: readonly Written[]): Map<KindId, string> {
+  const newest = new Map<KindId, string>();
+  for (const { kindId, resourceVersion } of written) {
+    const before = newest.get(kindId);
+    if (resourceVersion === undefined) continue;
+    if (before === undefined || compareVersions(before, resourceVersion) < 0) newest.set(kindId, resourceVersion);
+  }
+  return newest;
 }
 
 /** Returns the addresses of the pods that have their own. */
@@ -109,15 +121,26 @@ async function waitRunning(datastore: Datastore, pods: readonly Written[], deadl
   return addresses;
 }
 
-function waitInForce(agent: AgentAccess, kind: KindId, version: string, deadline: number): Promise<void> {
-  return poll(deadline, async () => {
-    const query = new URLSearchParams({ kind, resourceVersion: version, timeoutMs: String(ASK_MS) });
-    const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as InForce;
-    if (answer.inForce) return undefined;
-    const reason = `${agent.node}: ${answer.reason}`;
-    if (answer.final === true) throw new WaitFailed("not-in-force", `not in force: ${reason}`);
-    return reason;
-  });
+/** @param objects that must be in force as they were written, by `namespace/name` or `name` */
+async function waitInForce(
+  agent: AgentAccess,
+  kind: KindId,
+  version: string,
+  deadline: number,
+  objects: readonly string[] = [],
+): Promise<void> {
+  for (const part of inParts(objects)) {
+    // oxlint-disable-next-line no-await-in-loop -- after the first there is nothing to wait for
+    await poll(deadline, async () => {
+      const query = new URLSearchParams({ kind, resourceVersion: version, timeoutMs: String(ASK_MS) });
+      for (const object of part) query.append("object", object);
+      const answer = (await agent.ask(`/in-force?${query.toString()}`, ASK_MS + 1000)) as InForce;
+      if (answer.inForce) return undefined;
+      const reason = `${agent.node}: ${answer.reason}`;
+      if (answer.final === true) throw new WaitFailed("not-in-force", `not in force: ${reason}`);
+      return reason;
+    });
+  }
 }
 
 function waitReaches(agent: AgentAccess, addresses: readonly string[], deadline: number): Promise<void> {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { formatAddress } from "../ip/address.ts";
-import { formatPrefix } from "../ip/prefix.ts";
+import { formatAddress, type Address } from "../ip/address.ts";
+import { formatPrefix, type InterfaceAddress } from "../ip/prefix.ts";
 import {
   checkLabName,
   LabError,
@@ -16,14 +16,15 @@ const names = (count: number): string[] => Array.from({ length: count }, (_, ind
 
 /** The lab, a line for each segment and member. */
 function print({ segments, mtu, router, podSubnet, podSubnet6 }: LabDefinition): string[] {
-  const dual = (one: string, other: string | undefined): string => (other === undefined ? one : `${one} ${other}`);
+  const words = (...texts: (string | undefined)[]): string => texts.filter((text) => text !== undefined).join(" ");
+  const prefix = (value: InterfaceAddress | undefined): string | undefined => value && formatPrefix(value);
+  const address = (value: Address | undefined): string | undefined => value && formatAddress(value);
   return [
-    `mtu ${mtu} router ${router} pods ${dual(formatPrefix(podSubnet), podSubnet6 && formatPrefix(podSubnet6))}`,
+    `mtu ${mtu} router ${router} pods ${words(prefix(podSubnet), prefix(podSubnet6))}`,
     ...segments.flatMap((segment) => [
-      `segment ${dual(formatPrefix(segment.subnet), segment.subnet6 && formatPrefix(segment.subnet6))} router ${dual(formatAddress(segment.router), segment.router6 && formatAddress(segment.router6))}`,
+      `segment ${words(prefix(segment.subnet), prefix(segment.subnet6))} router ${words(address(segment.router), address(segment.router6))}`,
       ...segment.members.map(
-        ({ name, role, address, address6 }) =>
-          `  ${role} ${name} ${dual(formatPrefix(address), address6 && formatPrefix(address6))}`,
+        (member) => `  ${member.role} ${member.name} ${words(prefix(member.address), prefix(member.address6))}`,
       ),
     ]),
   ];
@@ -75,10 +76,96 @@ describe("a lab", () => {
     assert.equal(membersOf(definition).length, 5);
   });
 
+  test("of other backends: without BGP its router knows no pods", () => {
+    const segments = [{ subnet: "192.0.2.0/26", nodes: ["node1"] }];
+    const rows = [
+      { input: {}, backend: "bird", router: "bgp", modes: ["Never", "Never", "Never"] },
+      { input: { ipip: "CrossSubnet" }, backend: "bird", router: "bgp", modes: ["CrossSubnet", "Never", "Never"] },
+      {
+        input: { backend: "vxlan", vxlan: "Always", vxlan6: "Always" },
+        backend: "vxlan",
+        router: "none",
+        modes: ["Never", "Always", "Always"],
+      },
+      {
+        input: { backend: "canal", flannel: { Type: "host-gw" } },
+        backend: "canal",
+        router: "none",
+        modes: ["Never", "Never", "Never"],
+      },
+    ];
+    for (const { input, backend, router, modes } of rows) {
+      const lab = parseDefinition({ kind: "Lab", segments, ...input });
+      const { ipip, vxlan, vxlan6 } = lab.encapsulation;
+      assert.deepEqual([lab.backend, lab.router, [ipip, vxlan, vxlan6]], [backend, router, modes]);
+    }
+    const { flannel, environment } = parseDefinition({
+      kind: "Lab",
+      segments,
+      backend: "canal",
+      environment: { A: "b" },
+    });
+    assert.deepEqual([flannel, environment], [{ Type: "vxlan" }, { A: "b" }]);
+  });
+
+  test("of racks: hosts that stand on several segments are their routers, and the way out of a rack", () => {
+    const { segments, mesh } = parseDefinition({
+      kind: "Lab",
+      segments: [
+        { subnet: "192.0.2.0/26", nodes: [{ name: "node1", asNumber: 65001 }], hosts: ["tor1"], gateway: "tor1" },
+        { subnet: "192.0.2.64/26", nodes: ["node2"], hosts: ["tor2"], gateway: "tor2" },
+        { subnet: "192.0.2.128/26", hosts: ["tor1", "tor2"] },
+      ],
+      router: "none",
+      mesh: false,
+    });
+    assert.equal(mesh, false);
+    assert.deepEqual(
+      segments.map(({ gateway, members }) => [
+        formatAddress(gateway!),
+        ...members.map((member) => `${member.name} ${member.interface} ${formatPrefix(member.address!)}`),
+      ]),
+      [
+        ["192.0.2.12", "node1 eth0 192.0.2.11/26", "tor1 eth0 192.0.2.12/26"],
+        ["192.0.2.76", "node2 eth0 192.0.2.75/26", "tor2 eth0 192.0.2.76/26"],
+        ["192.0.2.129", "tor1 eth1 192.0.2.139/26", "tor2 eth1 192.0.2.140/26"],
+      ],
+    );
+  });
+
+  test("without IPv4 between its nodes; and what stands on a node from the start", () => {
+    const definition = parseDefinition({
+      kind: "Lab",
+      segments: [
+        {
+          subnet6: "2001:db8::/64",
+          nodes: [
+            {
+              name: "node1",
+              labels: { rack: "a" },
+              annotations: { "projectcalico.org/RouteReflectorClusterID": "1.0.0.1" },
+            },
+            "node2",
+          ],
+        },
+      ],
+    });
+    assert.deepEqual(print(definition), [
+      "mtu 1500 router bgp pods 10.244.0.0/16 fd10:244::/64",
+      "segment 2001:db8::/64 router 2001:db8::1",
+      "  node node1 2001:db8::11/64",
+      "  node node2 2001:db8::12/64",
+    ]);
+    const [{ labels, annotations } = {}, second] = membersOf(definition);
+    assert.deepEqual(labels, { rack: "a" });
+    assert.deepEqual(annotations, { "projectcalico.org/RouteReflectorClusterID": "1.0.0.1" });
+    assert.equal(second?.labels, undefined);
+  });
+
   test("fills a subnet to its last address", () => {
     const last = (subnet: string, count: number): string => {
       const { segments } = parseDefinition({ kind: "Lab", segments: [{ subnet, nodes: names(count) }] });
-      return formatAddress(segments[0]!.members.at(-1)!.address.address);
+      return formatAddress(segments[0]!.members.at(-1)!.address!.address);
     };
     assert.equal(last("192.0.2.0/28", 4), "192.0.2.14"); // from .11
     assert.equal(last("192.0.2.0/28", 5), "192.0.2.6"); // from .2
@@ -93,7 +180,7 @@ describe("a lab", () => {
   test("has 1 to 200 nodes", () => {
     assert.equal(membersOf(nodes(1)).length, 1);
     const large = membersOf(nodes(200));
-    assert.equal(new Set(large.map(({ address }) => formatAddress(address.address))).size, 200);
+    assert.equal(new Set(large.map(({ address }) => formatAddress(address!.address))).size, 200);
     assert.throws(() => nodes(0), /: segments: a lab has at least one node/);
     assert.throws(() => nodes(201), /: segments: a lab has at most 200 nodes and hosts/);
   });
@@ -189,7 +276,46 @@ describe("a fault is refused with its path", () => {
     },
     { input: { kind: "Lab", segments: [segment], mtu: 1279 }, message: /: mtu: expected 1280 to 65535/ },
     { input: { kind: "Lab", segments: [segment], mtu: "1500" }, message: /: mtu: expected 1280 to 65535/ },
+    { input: { kind: "Lab", segments: [segment], mesh: "full" }, message: /: mesh: expected true or false/ },
+    {
+      input: { kind: "Lab", segments: [{ ...segment, gateway: "node1" }] },
+      message: /: segments\[0\].gateway: expected one of its hosts/,
+    },
+    {
+      input: { kind: "Lab", segments: [{ ...segment, hosts: ["tor1", "tor1"] }] },
+      message: /: segments\[0\]: the name "tor1" is taken/,
+    },
+    {
+      input: { kind: "Lab", segments: [{ ...segment, nodes: [{ name: "node1", asn: 7 }] }] },
+      message: /: segments\[0\].nodes\[0\].asn: unknown field; known are name, asNumber/,
+    },
+    {
+      input: { kind: "Lab", segments: [{ ...segment, nodes: [{ name: "node1", asNumber: 0 }] }] },
+      message: /: segments\[0\].nodes\[0\].asNumber: expected 1 to 4294967295/,
+    },
+    {
+      input: { kind: "Lab", segments: [{ ...segment, nodes: [{ name: "node1", labels: { rack: 1 } }] }] },
+      message: /: segments\[0\].nodes\[0\].labels.rack: expected text/,
+    },
     { input: { kind: "Lab", segments: [segment], router: "ospf" }, message: /: router: expected "bgp" or "none"/ },
+    {
+      input: { kind: "Lab", segments: [segment], backend: "ospf" },
+      message: /: backend: expected "bird" or "vxlan" or "none" or "canal"/,
+    },
+    {
+      input: { kind: "Lab", segments: [segment], backend: "vxlan", router: "bgp" },
+      message: /: router: nodes with the backend vxlan speak no BGP/,
+    },
+    { input: { kind: "Lab", segments: [segment], ipip: "always" }, message: /: ipip: expected "Never" or "Always" or/ },
+    {
+      input: { kind: "Lab", segments: [segment], ipip: "Always", vxlan: "CrossSubnet" },
+      message: /: vxlan: a pool has either ipip or vxlan/,
+    },
+    {
+      input: { kind: "Lab", segments: [segment], flannel: { Type: "udp" } },
+      message: /: flannel: only the backend canal has flannel/,
+    },
+    { input: { kind: "Lab", segments: [segment], environment: { A: 1 } }, message: /: environment.A: expected text/ },
     {
       input: { kind: "Lab", segments: [{ subnet: "10.0.0.0/16", nodes: names(201) }] },
       message: /: segments: a lab has at most 200 nodes and hosts/,

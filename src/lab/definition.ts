@@ -19,27 +19,66 @@ export interface LabDefinition {
    * is), `none` leaves it ignorant of pods.
    */
   readonly router: "bgp" | "none";
+  /** Whether every node speaks BGP with every other from the start. */
+  readonly mesh: boolean;
   /** Pools that the first agent creates. */
   readonly podSubnet: Prefix;
   readonly podSubnet6?: Prefix;
+  /** How packets get from node to node. `canal`: by flannel, in the agent. */
+  readonly backend: "bird" | "vxlan" | "none" | "canal";
+  /** Of the IPv4 pool that the first agent creates; `vxlan6` of the IPv6 pool. */
+  readonly encapsulation: { readonly ipip: TunnelMode; readonly vxlan: TunnelMode; readonly vxlan6: TunnelMode };
+  /** Of flannel, in a lab with `canal`: what its configuration calls `Backend`. */
+  readonly flannel: Readonly<Record<string, unknown>>;
+  /** Variables of every agent beside those that the lab sets, or in their place. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
-/** An L2 subnet, joined to the others by the router. */
+const TUNNEL_MODES = ["Never", "Always", "CrossSubnet"] as const;
+export type TunnelMode = (typeof TUNNEL_MODES)[number];
+const BACKENDS = ["bird", "vxlan", "none", "canal"] as const;
+const FIELDS = [
+  "kind",
+  "segments",
+  "mtu",
+  "router",
+  "mesh",
+  "podSubnet",
+  "podSubnet6",
+  "backend",
+  "ipip",
+  "vxlan",
+  "vxlan6",
+  "flannel",
+  "environment",
+];
+
+/** An L2 subnet, joined to the others by the router. It has at least one of the families. */
 export interface Segment {
-  readonly subnet: Prefix;
+  readonly subnet?: Prefix;
   readonly subnet6?: Prefix;
-  /** The router's addresses on it: its members' default gateways. */
-  readonly router: Address;
+  /** The router's addresses on it. */
+  readonly router?: Address;
   readonly router6?: Address;
+  /** Its members' default gateways: the router's addresses, or those of one of its hosts. */
+  readonly gateway?: Address;
+  readonly gateway6?: Address;
   readonly members: readonly Member[];
 }
 
+/** A machine's place on a segment. A host that stands on several is a router between them. */
 export interface Member {
   readonly name: string;
   /** A node runs an agent; a host is a plain machine. */
   readonly role: "node" | "host";
-  readonly address: InterfaceAddress;
+  /** `eth0`, and of a host on several segments `eth1` and so on. */
+  readonly interface: string;
+  readonly address?: InterfaceAddress;
   readonly address6?: InterfaceAddress;
+  /** Of a node: what stands on its Node object from the start. */
+  readonly asNumber?: number;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 export class LabError extends Failure<"bad-definition" | "exists" | "not-found" | "failed" | "timeout"> {}
@@ -55,16 +94,29 @@ export function nodesOnOneSegment(nodes: number): object {
 /** Checks a `lab.yaml` that was read into an object. Throws `LabError` with the path of the fault. */
 export function parseDefinition(input: unknown): LabDefinition {
   const root = objectAt(input, "lab");
-  onlyFields(root, "lab", ["kind", "segments", "mtu", "router", "podSubnet", "podSubnet6"]);
+  onlyFields(root, "lab", FIELDS);
   if (root["kind"] !== "Lab") throw fault("kind", `expected "Lab", found ${JSON.stringify(root["kind"])}`);
   const mtu = root["mtu"] ?? 1500;
   if (typeof mtu !== "number" || !Number.isInteger(mtu) || mtu < 1280 || mtu > 65535)
     throw fault("mtu", "expected 1280 to 65535");
-  const router = root["router"] ?? "bgp";
-  if (router !== "bgp" && router !== "none") throw fault("router", 'expected "bgp" or "none"');
+  const backend = oneOf(root["backend"] ?? "bird", "backend", BACKENDS);
+  // Without BGP nobody can tell the router of pods.
+  const router = oneOf(root["router"] ?? (backend === "bird" ? "bgp" : "none"), "router", ["bgp", "none"]);
+  if (router === "bgp" && backend !== "bird") throw fault("router", `nodes with the backend ${backend} speak no BGP`);
+  const mode = (field: string): TunnelMode => oneOf(root[field] ?? "Never", field, TUNNEL_MODES);
+  const encapsulation = { ipip: mode("ipip"), vxlan: mode("vxlan"), vxlan6: mode("vxlan6") };
+  if (encapsulation.ipip !== "Never" && encapsulation.vxlan !== "Never")
+    throw fault("vxlan", "a pool has either ipip or vxlan");
+  const flannel = root["flannel"] === undefined ? { Type: "vxlan" } : objectAt(root["flannel"], "flannel");
+  if (root["flannel"] !== undefined && backend !== "canal")
+    throw fault("flannel", "only the backend canal has flannel");
+  const environment = root["environment"] === undefined ? {} : textsAt(root["environment"], "environment");
+  const mesh = root["mesh"] ?? true;
+  if (typeof mesh !== "boolean") throw fault("mesh", "expected true or false");
   const list = root["segments"];
   if (!Array.isArray(list) || list.length === 0) throw fault("segments", "expected at least one segment");
-  const segments = list.map((item: unknown, index) => parseSegment(item, `segments[${index}]`));
+  const places = new Map<string, number>();
+  const segments = list.map((item: unknown, index) => parseSegment(item, `segments[${index}]`, places));
   const dualStack = segments.some((segment) => segment.subnet6 !== undefined);
   const podSubnet = prefixAt(root["podSubnet"] ?? "10.244.0.0/16", "podSubnet", 4);
   if (!dualStack && root["podSubnet6"] !== undefined) throw fault("podSubnet6", "no segment has a subnet6");
@@ -80,31 +132,43 @@ export function parseDefinition(input: unknown): LabDefinition {
     { path: "podSubnet", prefix: podSubnet },
     { path: "podSubnet6", prefix: podSubnet6 },
   ]);
-  return { segments, mtu, router, podSubnet, ...(podSubnet6 === undefined ? {} : { podSubnet6 }) };
+  return {
+    segments,
+    mtu,
+    router,
+    mesh,
+    podSubnet,
+    backend,
+    encapsulation,
+    flannel,
+    environment,
+    ...(podSubnet6 === undefined ? {} : { podSubnet6 }),
+  };
 }
 
+/** Each once, with its first place. */
 export function membersOf(definition: LabDefinition, role?: Member["role"]): Member[] {
   return definition.segments
     .flatMap((segment) => segment.members)
-    .filter((member) => role === undefined || member.role === role);
+    .filter((member) => (role === undefined || member.role === role) && member.interface === FIRST_INTERFACE);
 }
 
-function parseSegment(input: unknown, path: string): Segment {
+const FIRST_INTERFACE = "eth0";
+
+/** `places` counts the segments on which each name has stood so far. */
+function parseSegment(input: unknown, path: string, places: Map<string, number>): Segment {
   const fields = objectAt(input, path);
-  onlyFields(fields, path, ["subnet", "subnet6", "nodes", "hosts"]);
-  const subnet = prefixAt(fields["subnet"], `${path}.subnet`, 4);
+  onlyFields(fields, path, ["subnet", "subnet6", "nodes", "hosts", "gateway"]);
   const subnet6 = fields["subnet6"] === undefined ? undefined : prefixAt(fields["subnet6"], `${path}.subnet6`, 6);
-  const nodes = namesAt(fields["nodes"], `${path}.nodes`);
+  const isWithout4 = fields["subnet"] === undefined && subnet6 !== undefined;
+  const subnet = isWithout4 ? undefined : prefixAt(fields["subnet"], `${path}.subnet`, 4);
+  const nodes = nodesAt(fields["nodes"], `${path}.nodes`);
   const hosts = namesAt(fields["hosts"], `${path}.hosts`);
   const all = [
-    ...nodes.map((name) => ({ name, role: "node" as const })),
+    ...nodes.map((node) => ({ ...node, role: "node" as const })),
     ...hosts.map((name) => ({ name, role: "host" as const })),
   ];
-  // The router is the first address. Members start at the eleventh where there is room: 192.0.2.11 is node1.
-  const hostBits = addressBits(4) - subnet.length;
-  const first = all.length + 11 <= 2 ** hostBits - 1 ? 11 : 2;
-  if (all.length + first > 2 ** hostBits - 1)
-    throw fault(`${path}.subnet`, `${formatPrefix(subnet)} is too small for ${all.length} members and a router`);
+  const first = firstOffset(subnet, all.length, `${path}.subnet`);
   // The same last digits as in IPv4, read as hex: 192.0.2.11 and 2001:db8::11.
   const offset6 = (index: number): number => Number(`0x${first + index}`);
   if (subnet6 !== undefined && prefixSize(subnet6) <= BigInt(offset6(all.length)))
@@ -113,24 +177,56 @@ function parseSegment(input: unknown, path: string): Segment {
     address: addressPlus(prefix.address, BigInt(offset)),
     length: prefix.length,
   });
-  return {
-    subnet,
-    router: addressPlus(subnet.address, 1n),
-    ...(subnet6 === undefined ? {} : { subnet6, router6: addressPlus(subnet6.address, 1n) }),
-    members: all.map((member, index) => ({
+  const members = all.map((member, index): Member => {
+    const place = places.get(member.name) ?? 0;
+    places.set(member.name, place + 1);
+    return {
       ...member,
-      address: at(subnet, first + index),
+      interface: `eth${place}`,
+      ...(subnet === undefined ? {} : { address: at(subnet, first + index) }),
       ...(subnet6 === undefined ? {} : { address6: at(subnet6, offset6(index)) }),
-    })),
+    };
+  });
+  const gateway = fields["gateway"];
+  const chosen =
+    gateway === undefined ? undefined : members.find(({ name, role }) => role === "host" && name === gateway);
+  if (gateway !== undefined && chosen === undefined) throw fault(`${path}.gateway`, "expected one of its hosts");
+  const router = subnet === undefined ? undefined : addressPlus(subnet.address, 1n);
+  const router6 = subnet6 === undefined ? undefined : addressPlus(subnet6.address, 1n);
+  const [out, out6] = chosen === undefined ? [router, router6] : [chosen.address?.address, chosen.address6?.address];
+  return {
+    ...(subnet === undefined ? {} : { subnet }),
+    ...(subnet6 === undefined ? {} : { subnet6 }),
+    ...(router === undefined ? {} : { router }),
+    ...(router6 === undefined ? {} : { router6 }),
+    ...(out === undefined ? {} : { gateway: out }),
+    ...(out6 === undefined ? {} : { gateway6: out6 }),
+    members,
   };
 }
 
+/** The router is the first address. Members start at the eleventh where there is room: 192.0.2.11 is node1. */
+function firstOffset(subnet: Prefix | undefined, count: number, path: string): number {
+  if (subnet === undefined) return 11;
+  const hostBits = addressBits(4) - subnet.length;
+  const first = count + 11 <= 2 ** hostBits - 1 ? 11 : 2;
+  if (count + first > 2 ** hostBits - 1)
+    throw fault(path, `${formatPrefix(subnet)} is too small for ${count} members and a router`);
+  return first;
+}
+
+/** A host may stand on several segments; everybody else in one place. */
 function checkNames(segments: readonly Segment[]): void {
-  const seen = new Set<string>(["router"]);
+  const seen = new Map<string, Member["role"]>([["router", "node"]]);
   for (const [index, segment] of segments.entries()) {
-    for (const member of segment.members) {
-      if (seen.has(member.name)) throw fault(`segments[${index}]`, `the name "${member.name}" is taken`);
-      seen.add(member.name);
+    const here = new Set<string>();
+    for (const { name, role } of segment.members) {
+      const other = seen.get(name);
+      if (here.has(name) || (other !== undefined && (other === "node" || role === "node"))) {
+        throw fault(`segments[${index}]`, `the name "${name}" is taken`);
+      }
+      here.add(name);
+      seen.set(name, role);
     }
   }
   if (seen.size - 1 > MAX_MEMBERS) throw fault("segments", `a lab has at most ${MAX_MEMBERS} nodes and hosts`);
@@ -149,16 +245,54 @@ function checkOverlaps(networks: readonly { readonly path: string; readonly pref
 function namesAt(value: unknown, path: string): string[] {
   if (value === undefined) return [];
   if (!Array.isArray(value)) throw fault(path, "expected a list of names");
-  return value.map((name: unknown, index) => {
-    // A part of a namespace's name, and a Kubernetes node name.
-    if (typeof name !== "string" || !/^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/.test(name)) {
-      throw fault(
-        `${path}[${index}]`,
-        `${JSON.stringify(name)} is not a name of lower-case letters, digits and "-", 40 at most`,
-      );
+  return value.map((name: unknown, index) => nameAt(name, `${path}[${index}]`));
+}
+
+/** A part of a namespace's name, and a Kubernetes node name. */
+function nameAt(name: unknown, path: string): string {
+  if (typeof name !== "string" || !/^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/.test(name)) {
+    throw fault(path, `${JSON.stringify(name)} is not a name of lower-case letters, digits and "-", 40 at most`);
+  }
+  return name;
+}
+
+/** Names, or objects that say more of a node. */
+function nodesAt(value: unknown, path: string): Pick<Member, "name" | "asNumber" | "labels" | "annotations">[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw fault(path, "expected a list of names");
+  return value.map((item: unknown, index) => {
+    const at = `${path}[${index}]`;
+    if (typeof item !== "object" || item === null) return { name: nameAt(item, at) };
+    const fields = objectAt(item, at);
+    onlyFields(fields, at, ["name", "asNumber", "labels", "annotations"]);
+    const { asNumber } = fields;
+    if (asNumber !== undefined && !(Number.isInteger(asNumber) && Number(asNumber) > 0 && Number(asNumber) < 2 ** 32)) {
+      throw fault(`${at}.asNumber`, "expected 1 to 4294967295");
     }
-    return name;
+    return {
+      name: nameAt(fields["name"], `${at}.name`),
+      ...(asNumber === undefined ? {} : { asNumber: Number(asNumber) }),
+      ...(fields["labels"] === undefined ? {} : { labels: textsAt(fields["labels"], `${at}.labels`) }),
+      ...(fields["annotations"] === undefined
+        ? {}
+        : { annotations: textsAt(fields["annotations"], `${at}.annotations`) }),
+    };
   });
+}
+
+function oneOf<const Word extends string>(value: unknown, path: string, words: readonly Word[]): Word {
+  const word = words.find((each) => each === value);
+  if (word === undefined) throw fault(path, `expected ${words.map((each) => `"${each}"`).join(" or ")}`);
+  return word;
+}
+
+function textsAt(value: unknown, path: string): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(objectAt(value, path)).map(([key, text]) => {
+      if (typeof text !== "string") throw fault(`${path}.${key}`, "expected text");
+      return [key, text];
+    }),
+  );
 }
 
 function prefixAt(value: unknown, path: string, family: 4 | 6): Prefix {

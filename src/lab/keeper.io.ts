@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { createBlockStore } from "../agent/blockStore.ts";
 import { createSpeaker } from "../bgp/speaker.io.ts";
 import { runController } from "../controller/gc.io.ts";
-import { bgpRoute } from "../dataplane/routes.ts";
+import { createLearnedRoutes } from "../dataplane/learnedRoutes.io.ts";
 import { createRouteTable } from "../dataplane/routeTable.io.ts";
 import { isDatastoreError, type Datastore } from "../datastore/datastore.ts";
 import { kubernetesDatastore } from "../datastore/client.io.ts";
@@ -12,11 +12,12 @@ import { formatPrefix, prefixContains } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
 import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
 import type { Pod } from "../resources/workload.ts";
-import { membersOf, type LabDefinition } from "./definition.ts";
+import { membersOf, type LabDefinition, type Member } from "./definition.ts";
 import { labFiles, memberNamespace, nodeFiles } from "./files.ts";
 import { createKubelet } from "./kubelet.io.ts";
 import { ROUTER } from "./network.io.ts";
 import { chooseNode } from "./pods.ts";
+import { canalEnvironment, givePodCidrs } from "./canal.io.ts";
 import { endProcesses, SMALL_HEAP, startProcess } from "./process.io.ts";
 import type { CniRuntime, ConfigList } from "./runtime.io.ts";
 import { readLab } from "./state.io.ts";
@@ -51,19 +52,23 @@ export async function keepLab(lab: string, program: readonly string[]): Promise<
       environment: {},
       log: `${files.logDirectory}/apiserver.log`,
     }),
-    ...membersOf(definition, "node").map(({ name }) => {
+    ...membersOf(definition, "node").map((node) => {
+      const { name } = node;
       const { runDirectory, libDirectory, log } = nodeFiles(lab, name);
       mkdirSync(runDirectory, { recursive: true, mode: 0o700 });
       mkdirSync(libDirectory, { recursive: true, mode: 0o700 });
       return supervise(pids, ended.signal, {
         netns: memberNamespace(lab, name),
         command: [...program, "agent"].toSpliced(1, 0, ...SMALL_HEAP),
-        environment: agentEnvironment(lab, name, definition),
+        environment: agentEnvironment(lab, node, definition),
         log,
       });
     }),
   ];
   const datastore = kubernetesDatastore({ socketPath: files.apiSocket });
+  if (definition.backend === "canal") void givePodCidrs(definition, datastore, ended.signal);
+  if (!definition.mesh) void switchMeshOff(datastore, ended.signal);
+  void describeNodes(definition, datastore, ended.signal);
   const stopRouter = definition.router === "bgp" ? await runRouter(definition) : undefined;
   const stopPods = runPods(lab, definition, datastore);
   const controller = runController(
@@ -113,25 +118,72 @@ async function supervise(pids: Set<number>, signal: AbortSignal, spec: Supervise
   }
 }
 
-function agentEnvironment(lab: string, node: string, definition: LabDefinition): Record<string, string> {
-  const { runDirectory, libDirectory } = nodeFiles(lab, node);
+function agentEnvironment(lab: string, { name, ...node }: Member, definition: LabDefinition): Record<string, string> {
+  const { runDirectory, libDirectory } = nodeFiles(lab, name);
+  const { backend, encapsulation, environment } = definition;
   return {
-    NODENAME: node,
+    NODENAME: name,
     CARACAL_RUN_DIR: runDirectory,
     CARACAL_LIB_DIR: libDirectory,
     CARACAL_API_SOCKET: labFiles(lab).apiSocket,
+    IP: node.address === undefined ? "none" : "autodetect",
     IP_AUTODETECTION_METHOD: "interface=eth0",
-    ...(definition.podSubnet6 === undefined
-      ? {}
-      : {
-          IP6: "autodetect",
-          IP6_AUTODETECTION_METHOD: "interface=eth0",
-          CALICO_IPV6POOL_CIDR: formatPrefix(definition.podSubnet6),
-        }),
-    CALICO_IPV4POOL_CIDR: formatPrefix(definition.podSubnet),
-    CALICO_IPV4POOL_IPIP: "Never",
-    CALICO_IPV4POOL_VXLAN: "Never",
+    ...(node.address6 === undefined ? {} : { IP6: "autodetect", IP6_AUTODETECTION_METHOD: "interface=eth0" }),
+    ...(node.asNumber === undefined ? {} : { AS: String(node.asNumber) }),
+    ...(definition.podSubnet6 === undefined ? {} : { CALICO_IPV6POOL_CIDR: formatPrefix(definition.podSubnet6) }),
+    ...(backend === "canal"
+      ? canalEnvironment(labFiles(lab).directory, runDirectory)
+      : { CALICO_NETWORKING_BACKEND: backend, CALICO_IPV4POOL_CIDR: formatPrefix(definition.podSubnet) }),
+    CALICO_IPV4POOL_IPIP: encapsulation.ipip,
+    CALICO_IPV4POOL_VXLAN: encapsulation.vxlan,
+    CALICO_IPV6POOL_VXLAN: encapsulation.vxlan6,
+    ...environment,
   };
+}
+
+/** `host-local` keeps its leases in files, which are each node's own: a lab's nodes share the machine's. */
+function withOwnLeases(list: ConfigList, directory: string): ConfigList {
+  const plugins = list.plugins.map((plugin) => ({
+    ...plugin,
+    ipam: { ...(plugin["ipam"] as object), dataDir: `${directory}/networks` },
+  }));
+  return { ...list, plugins };
+}
+
+/** Tries until the API server has answered, be it that the object is there. */
+async function writeOnce(what: string, signal: AbortSignal, write: () => Promise<unknown>): Promise<void> {
+  for (let tries = 0; !signal.aborted; tries += 1) {
+    try {
+      await write();
+      return;
+    } catch (error) {
+      if (isDatastoreError(error, "already-exists")) return;
+      if (tries % 50 === 49) note(`${what} cannot be written: ${messageOf(error)}`);
+      await new Promise((resolve) => setTimeout(resolve, 50)); // the API server is still starting
+    }
+  }
+}
+
+function switchMeshOff(datastore: Datastore, signal: AbortSignal): Promise<void> {
+  return writeOnce("the BGPConfiguration", signal, () =>
+    datastore.create("BGPConfiguration", {
+      apiVersion: "projectcalico.org/v3",
+      kind: "BGPConfiguration",
+      metadata: { name: "default" },
+      spec: { nodeToNodeMeshEnabled: false, logSeverityScreen: "Info", serviceLoadBalancerAggregation: "Enabled" },
+    }),
+  );
+}
+
+/** Labels and annotations of nodes that have some; the rest of a Node is its agent's. */
+async function describeNodes(definition: LabDefinition, datastore: Datastore, signal: AbortSignal): Promise<void> {
+  await Promise.all(
+    membersOf(definition, "node").map(async ({ name, labels, annotations }) => {
+      if (labels === undefined && annotations === undefined) return;
+      const metadata = { ...(labels !== undefined && { labels }), ...(annotations !== undefined && { annotations }) };
+      await writeOnce(`the Node ${name}`, signal, () => datastore.patch("Node", name, undefined, { metadata }));
+    }),
+  );
 }
 
 /** The router is a BGP peer of every node, as a data centre's is: it learns the pods' routes, and says nothing itself. */
@@ -144,30 +196,20 @@ async function runRouter(definition: LabDefinition): Promise<() => Promise<void>
     onProblem: ({ destination, reason }) => note(`router: ${destination}: ${reason}`),
   });
   routeTable.allowPrune("bgp");
+  const learned = createLearnedRoutes(rtnetlink, routeTable);
+  const [first] = definition.segments.flatMap(({ router }) => router ?? []);
   const speaker = await createSpeaker({
     asn: AS_NUMBER,
-    routerId: formatAddress(definition.segments[0]!.router),
+    routerId: first === undefined ? "192.0.2.1" : formatAddress(first),
     resolve: (nextHop) => deviceTowards(nextHop),
   });
-  const routes = new Map<string, ReturnType<typeof bgpRoute>>();
   function deviceTowards(address: Address): { interface: string } | undefined {
     const index = definition.segments.findIndex((segment) =>
       [segment.subnet, segment.subnet6].some((subnet) => subnet !== undefined && prefixContains(subnet, address)),
     );
     return index < 0 ? undefined : { interface: `seg${index + 1}` };
   }
-  speaker.on("routes", (changes) => {
-    for (const { prefix, nextHops } of changes) {
-      const hops = nextHops.flatMap((hop) => {
-        const device = hop.interface === undefined ? undefined : rtnetlink.link(hop.interface)?.index;
-        return device === undefined ? [] : [{ gateway: hop.gateway ?? hop.nextHop, device }];
-      });
-      if (hops.length === 0) routes.delete(formatPrefix(prefix));
-      else routes.set(formatPrefix(prefix), bgpRoute(prefix, hops));
-    }
-    routeTable.want("bgp", "bgp", [...routes.values()]);
-    routeTable.reconcile();
-  });
+  speaker.on("routes", (changes) => learned.apply(changes));
   speaker.setOrigination([]); // that is all it has to say, and peers that restart wait to hear so
   speaker.setPeers(
     membersOf(definition, "node").flatMap((node) =>
@@ -179,9 +221,11 @@ async function runRouter(definition: LabDefinition): Promise<() => Promise<void>
           {
             name: `Node_${text.replaceAll(/[.:]/g, "_")}`,
             address: text,
-            asn: AS_NUMBER,
+            asn: node.asNumber ?? AS_NUMBER,
             passive: true,
+            ...(node.address === undefined && { families: [6, 4] as const }),
             exportFilter: nothing,
+            importFilter: { rules: [], otherwise: "accept" as const },
           },
         ];
       }),
@@ -207,28 +251,26 @@ async function announceRouter(definition: LabDefinition, datastore: Datastore, s
         }));
   });
   for (const { name, ...spec } of peers) {
-    for (let tries = 0; !signal.aborted; tries += 1) {
-      try {
-        await datastore.create("BGPPeer", {
-          apiVersion: "projectcalico.org/v3",
-          kind: "BGPPeer",
-          metadata: { name },
-          spec: { ...spec, asNumber: AS_NUMBER, sourceAddress: "UseNodeIP" },
-        });
-        break;
-      } catch (error) {
-        if (isDatastoreError(error, "already-exists")) break;
-        if (tries % 50 === 49) note(`the router's BGPPeer ${name} cannot be written: ${messageOf(error)}`);
-        await new Promise((resolve) => setTimeout(resolve, 50)); // the API server is still starting
-      }
-    }
+    await writeOnce(`the router's BGPPeer ${name}`, signal, () =>
+      datastore.create("BGPPeer", {
+        apiVersion: "projectcalico.org/v3",
+        kind: "BGPPeer",
+        metadata: { name },
+        spec: { ...spec, asNumber: AS_NUMBER, sourceAddress: "UseNodeIP" },
+      }),
+    );
   }
 }
 
 function runPods(lab: string, definition: LabDefinition, datastore: Datastore): () => void {
   const files = labFiles(lab);
   const conflist = JSON.parse(readFileSync(files.conflist, "utf8")) as ConfigList;
-  const addresses = new Map(membersOf(definition).map(({ name, address }) => [name, formatAddress(address.address)]));
+  const addresses = new Map(
+    membersOf(definition).flatMap(({ name, address, address6 }) => {
+      const own = address ?? address6;
+      return own === undefined ? [] : [[name, formatAddress(own.address)] as const];
+    }),
+  );
   const kubelet = createKubelet({
     lab,
     datastore,
@@ -236,7 +278,7 @@ function runPods(lab: string, definition: LabDefinition, datastore: Datastore): 
     runtimeOf: (node): CniRuntime => ({
       nodeNetns: memberNamespace(lab, node),
       pluginDirectories: [files.pluginDirectory, "/opt/cni/bin", "/usr/lib/cni"],
-      conflist,
+      conflist: definition.backend === "canal" ? withOwnLeases(conflist, nodeFiles(lab, node).libDirectory) : conflist,
       environment: { CARACAL_RUN_DIR: nodeFiles(lab, node).runDirectory },
       timeoutMs: 100_000,
     }),

@@ -196,12 +196,15 @@ describe("a lab of two segments, IPv4 and IPv6", () => {
     assert.equal((await caracal(LAB, ["get", "ippool", "more"])).code, 1);
   });
 
-  test("a policy is not said to be in force, since nothing enforces it", async () => {
-    const policy = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny"},"spec":{"podSelector":{}}}`;
-    const { code, errors } = await caracal(LAB, ["apply", "-f", "-", "--wait"], policy);
-    assert.equal(code, 1);
-    assert.match(errors, /not in force: node\d: NetworkPolicy is stored, but not enforced/);
-    assert.equal((await caracal(LAB, ["delete", "networkpolicy", "deny"])).code, 0);
+  test("a policy is in force when apply --wait returns, and gone when delete --wait does", async () => {
+    const policy = `{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny","namespace":"shop"},"spec":{"podSelector":{"matchLabels":{"app":"web"}}}}`;
+    const connections = async (): Promise<boolean[]> =>
+      (await probe("--to", "shop/web", "--timeout", "300")).map(({ connected }) => connected);
+    assert.equal((await caracal(LAB, ["apply", "-f", "-", "--wait"], policy)).code, 0);
+    assert.deepEqual(new Set(await connections()), new Set([false]));
+    assert.match((await caracal(LAB, ["get", "netpol", "-n", "shop", "-o", "wide"])).output, /^deny .* 3\/3 nodes$/m);
+    assert.equal((await caracal(LAB, ["delete", "networkpolicy", "deny", "-n", "shop", "--wait"])).code, 0);
+    assert.deepEqual(new Set(await connections()), new Set([true]));
   });
 
   test("a pod on the node's network has the node's address", async () => {

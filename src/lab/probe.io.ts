@@ -1,9 +1,11 @@
+import { randomInt } from "node:crypto";
 import { closeSync, writeSync } from "node:fs";
 import type { Address } from "../ip/address.ts";
 import { codeOf } from "../lib/errors.ts";
 import {
   AF_INET,
   AF_INET6,
+  bind,
   connect,
   getSocketOption,
   MSG_DONTWAIT,
@@ -11,6 +13,8 @@ import {
   POLLERR,
   POLLIN,
   receive,
+  setSocketOption,
+  SO_REUSEADDR,
   SOCK_DGRAM,
   SOCK_NONBLOCK,
   SOCK_RAW,
@@ -29,9 +33,14 @@ export interface ProbeTarget {
   readonly address: Address;
   readonly protocol: ProbeProtocol;
   readonly port: number;
+  /** Where it comes from, for TCP and UDP; the kernel chooses where it is absent. */
+  readonly sourcePort?: number;
 }
 
 const SO_ERROR = 4;
+const SO_LINGER = 13;
+/** `struct linger`: a closed connection is reset, so that its port may be had again at once. */
+const NO_LINGER = new Uint8Array(Int32Array.of(1, 0).buffer);
 const POLLOUT = 4;
 const IPPROTO_ICMP = 1;
 const IPPROTO_ICMPV6 = 58;
@@ -44,18 +53,24 @@ interface Attempt {
   readonly index: number;
   readonly target: ProbeTarget;
   readonly fd: number;
+  /** Tells its echoes from others', also from those of other probes. */
+  readonly echo: number;
   sentAt: number;
 }
 
 /**
  * Tries every target, many at a time, and says for each whether it answered: TCP by its handshake, UDP by its echo, ICMP
  * by its echo reply. A target has `timeoutMs` to do so. Blocks the calling thread.
+ *
+ * @param atOnce sockets open at a time
  */
-export function probe(targets: readonly ProbeTarget[], timeoutMs: number): boolean[] {
+export function probe(targets: readonly ProbeTarget[], timeoutMs: number, atOnce: number = BATCH): boolean[] {
   const connected = targets.map(() => false);
-  for (let start = 0; start < targets.length; start += BATCH) {
-    const batch = targets.slice(start, start + BATCH).map((target, offset) => ({ target, index: start + offset }));
-    probeBatch(batch, timeoutMs, connected);
+  // Whoever follows connections must not take these echoes for those of an earlier probe, which were let through then.
+  const firstEcho = randomInt(0x10000) * 0x10000;
+  for (let start = 0; start < targets.length; start += atOnce) {
+    const batch = targets.slice(start, start + atOnce).map((target, offset) => ({ target, index: start + offset }));
+    probeBatch(batch, timeoutMs, connected, firstEcho);
   }
   return connected;
 }
@@ -64,13 +79,14 @@ function probeBatch(
   batch: readonly { target: ProbeTarget; index: number }[],
   timeoutMs: number,
   connected: boolean[],
+  firstEcho: number,
 ): void {
   const buffer = new Uint8Array(2048);
   let waiting: Attempt[] = [];
   try {
     for (const { target, index } of batch) {
       const fd = open(target);
-      waiting.push({ index, target, fd, sentAt: 0 });
+      waiting.push({ index, target, fd, echo: (firstEcho + index) >>> 0, sentAt: 0 });
       try {
         connect(fd, sockaddr(target.address, target.port));
       } catch (error) {
@@ -103,20 +119,31 @@ function finish(attempt: Attempt, verdict: boolean, connected: boolean[]): void 
   closeSync(attempt.fd);
 }
 
-function open({ netns, address, protocol }: ProbeTarget): number {
+function open({ netns, address, protocol, sourcePort }: ProbeTarget): number {
   const family = address.family === 4 ? AF_INET : AF_INET6;
-  if (protocol === "TCP") return socketIn(netns, family, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  if (protocol === "UDP") return socketIn(netns, family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-  return socketIn(netns, family, SOCK_RAW | SOCK_NONBLOCK, address.family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+  if (protocol === "ICMP") {
+    return socketIn(netns, family, SOCK_RAW | SOCK_NONBLOCK, address.family === 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+  }
+  const fd = socketIn(netns, family, (protocol === "TCP" ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK, 0);
+  if (sourcePort === undefined) return fd;
+  try {
+    setSocketOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (protocol === "TCP") setSocketOption(fd, SOL_SOCKET, SO_LINGER, NO_LINGER);
+    bind(fd, sockaddr({ family: address.family, value: 0n }, sourcePort));
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
 }
 
 function send(attempt: Attempt, now: number): void {
   attempt.sentAt = now;
-  const { target, index, fd } = attempt;
+  const { target, echo, fd } = attempt;
   try {
     writeSync(
       fd,
-      target.protocol === "UDP" ? new TextEncoder().encode("probe\n") : echoRequest(target.address.family, index),
+      target.protocol === "UDP" ? new TextEncoder().encode("probe\n") : echoRequest(target.address.family, echo),
     );
   } catch {
     // A refusal that an earlier datagram brought back (ECONNREFUSED) is read by poll as well.
@@ -124,14 +151,14 @@ function send(attempt: Attempt, now: number): void {
 }
 
 /** What a socket's event says: reached, refused, or (undefined) nothing yet. */
-function judge({ fd, target, index }: Attempt, events: number, buffer: Uint8Array): boolean | undefined {
+function judge({ fd, target, echo }: Attempt, events: number, buffer: Uint8Array): boolean | undefined {
   if (target.protocol === "TCP") return getSocketOption(fd, SOL_SOCKET, SO_ERROR, 4).every((byte) => byte === 0);
   if ((events & POLLERR) !== 0) return false;
   try {
     const length = receive(fd, buffer, MSG_DONTWAIT);
     if (length === undefined) return undefined;
     if (target.protocol === "UDP") return true;
-    return isEchoReply(target.address.family, index, buffer.subarray(0, length)) ? true : undefined;
+    return isEchoReply(target.address.family, echo, buffer.subarray(0, length)) ? true : undefined;
   } catch {
     return false;
   }

@@ -50,7 +50,10 @@ export function respond(netns: string, ports: readonly PodPort[], greeting: stri
         servers.push(server);
       } else {
         const socket = createSocket("udp6");
-        socket.on("message", (message, peer) => socket.send(message, peer.port, peer.address, () => undefined));
+        socket.on("message", (message, peer) => {
+          // RFC 768: a datagram without a source port wants no answer.
+          if (peer.port !== 0) socket.send(message, peer.port, peer.address, () => undefined);
+        });
         socket.on("error", () => undefined);
         socket.bind({ fd: boundSocket(netns, SOCK_DGRAM, port) });
         datagrams.push(socket);

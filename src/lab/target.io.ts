@@ -1,4 +1,4 @@
-import { askAgent } from "../cli/agentClient.io.ts";
+import { askAgent, streamAgent } from "../cli/agentClient.io.ts";
 import type { AgentAccess, Target } from "../cli/target.ts";
 import { kubernetesDatastore } from "../datastore/client.io.ts";
 import { membersOf } from "./definition.ts";
@@ -12,9 +12,13 @@ export function labTarget(name: string): Target {
     description: `lab "${name}"`,
     openDatastore: () => kubernetesDatastore({ socketPath: labFiles(name).apiSocket }),
     agents: () =>
-      membersOf(definition, "node").map(({ name: node }): AgentAccess => ({
-        node,
-        ask: (path, timeoutMs) => askAgent(`${nodeFiles(name, node).runDirectory}/agent.sock`, path, timeoutMs),
-      })),
+      membersOf(definition, "node").map(({ name: node }): AgentAccess => {
+        const socket = `${nodeFiles(name, node).runDirectory}/agent.sock`;
+        return {
+          node,
+          ask: (path, timeoutMs) => askAgent(socket, path, timeoutMs),
+          stream: (path, output, signal) => streamAgent(socket, path, output, signal),
+        };
+      }),
   };
 }

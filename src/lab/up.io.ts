@@ -1,9 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { askAgent } from "../cli/agentClient.io.ts";
+import { formatAddress } from "../ip/address.ts";
 import { messageOf } from "../lib/errors.ts";
 import { checkLabName, LabError, membersOf, parseDefinition, type LabDefinition } from "./definition.ts";
 import { labFiles, memberNamespace, namespacePrefix, nodeFiles } from "./files.ts";
+import { writeNetworkConfig } from "./canal.io.ts";
 import { buildNetwork, removeNetwork, ROUTER } from "./network.io.ts";
 import { endProcesses, isAlive, namespacesWithPrefix, processesIn, startProcess } from "./process.io.ts";
 import { forgetLab, listLabs, writeLab } from "./state.io.ts";
@@ -38,7 +40,8 @@ export async function labUp(
     writeLab(name, input);
     const files = labFiles(name);
     symlinkSync(program.plugin, `${files.pluginDirectory}/calico`);
-    writeConflist(files.conflist);
+    writeConflist(files.conflist, definition);
+    if (definition.backend === "canal") writeNetworkConfig(files.directory, definition);
     buildNetwork(name, definition);
     const keeper = startProcess({
       netns: memberNamespace(name, ROUTER),
@@ -58,9 +61,10 @@ export async function labUp(
 }
 
 /** Calico's own list, less the plugins for host ports and bandwidth, which a lab's pods have no use for. */
-function writeConflist(path: string): void {
+function writeConflist(path: string, { backend }: LabDefinition): void {
   mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
-  const plugin = { type: "calico", ipam: { type: "calico-ipam" }, policy: { type: "k8s" }, mtu: 0 };
+  const ipam = backend === "canal" ? { type: "host-local", subnet: "usePodCidr" } : { type: "calico-ipam" };
+  const plugin = { type: "calico", ipam, policy: { type: "k8s" }, mtu: 0 };
   writeFileSync(
     path,
     `${JSON.stringify({ name: "k8s-pod-network", cniVersion: "1.0.0", plugins: [plugin] }, undefined, 2)}\n`,
@@ -81,7 +85,12 @@ interface NodeReport {
   readonly waitingFor: readonly string[];
   readonly bgp: {
     readonly settled: boolean;
-    readonly peers: readonly { readonly name: string; readonly state: string; readonly reason: string }[];
+    readonly peers: readonly {
+      readonly name: string;
+      readonly address: string;
+      readonly state: string;
+      readonly reason: string;
+    }[];
   };
 }
 
@@ -99,7 +108,7 @@ async function waitReady(
   const deadline = began + readyMs(waiting.size);
   while (waiting.size > 0) {
     for (const node of waiting.keys()) {
-      const reason = await unreadiness(name, node);
+      const reason = await unreadiness(name, node, definition);
       if (reason === undefined) {
         waiting.delete(node);
         progress(`${node} is ready after ${((performance.now() - began) / 1000).toFixed(1)} s`);
@@ -115,7 +124,8 @@ async function waitReady(
   }
 }
 
-async function unreadiness(lab: string, node: string): Promise<string | undefined> {
+/** Hosts are not waited for: nobody has started their daemons yet. */
+async function unreadiness(lab: string, node: string, definition: LabDefinition): Promise<string | undefined> {
   let report: NodeReport;
   try {
     report = (await askAgent(`${nodeFiles(lab, node).runDirectory}/agent.sock`, "/status")) as NodeReport;
@@ -123,8 +133,17 @@ async function unreadiness(lab: string, node: string): Promise<string | undefine
     return `the agent does not answer (${messageOf(error)})`;
   }
   if (!report.ready) return `waits for ${report.waitingFor.join(" and ")}`;
-  if (report.bgp.peers.length === 0) return "it has no BGP peers yet";
-  const down = report.bgp.peers.find(({ state }) => state !== "established");
+  if (report.bgp.peers.length === 0 && definition.router === "bgp") return "it has no BGP peers yet";
+  const hosts = new Set(
+    definition.segments.flatMap(({ members }) =>
+      members.flatMap(({ role, address, address6 }) =>
+        role === "node"
+          ? []
+          : [address, address6].flatMap((each) => (each === undefined ? [] : [formatAddress(each.address)])),
+      ),
+    ),
+  );
+  const down = report.bgp.peers.find(({ state, address }) => state !== "established" && !hosts.has(address));
   return down === undefined
     ? undefined
     : `BGP peer ${down.name}: ${down.state}${down.reason === "" ? "" : `, ${down.reason}`}`;

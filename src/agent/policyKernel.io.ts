@@ -1,0 +1,154 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { packetFilter, iptablesBackend, type FilterHost, type IptablesBackend } from "../dataplane/iptablesMode.ts";
+import type { KernelRules } from "../dataplane/ruleset.ts";
+import type { Family } from "../ip/address.ts";
+import { openNftables } from "../netlink/nftables.io.ts";
+import type { TableName } from "../netlink/nftTable.ts";
+import type { FelixSettings } from "../resources/config.ts";
+import type { Renderer } from "./nodeFacts.ts";
+
+/** The settings that drivers are opened with. */
+export function driverSettings({
+  iptablesBackend: backend,
+  iptablesLockTimeout,
+  iptablesMarkMask,
+  chainInsertMode,
+  maxIpsetSize,
+}: FelixSettings): string {
+  return JSON.stringify([backend, iptablesLockTimeout, iptablesMarkMask, chainInsertMode, maxIpsetSize]);
+}
+
+/** Which packet filters this host has, what an earlier agent has left in them, and the drivers that write them. */
+export interface PolicyKernel {
+  renderer(mode: FelixSettings["nftablesMode"]): Renderer;
+  /** Whether an earlier agent's rules, or Calico's own, are in force. */
+  hasRules(): boolean;
+  open(renderer: Renderer, family: Family, settings: FelixSettings): Promise<KernelRules>;
+  /** Takes what the renderer has left, if anything, out of the kernel. */
+  clear(renderer: Renderer, family: Family, settings: FelixSettings): Promise<void>;
+}
+
+const TABLES = ["raw", "mangle", "nat", "filter"];
+const BACKENDS: readonly IptablesBackend[] = ["legacy", "nft"];
+const TOOL_MS = 10_000;
+
+export interface PolicyKernelOptions {
+  /** Others had changed our rules, and they were put right. */
+  readonly onRepaired: (what: readonly string[]) => void;
+  /** They could not be put right, or are not watched any more. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): PolicyKernel {
+  let host: FilterHost | undefined;
+  let backend: IptablesBackend | undefined;
+
+  function look(): FilterHost {
+    if (host !== undefined) return host;
+    const tables = nftTables();
+    const iptables = isInstalled("ipset") && BACKENDS.some((each) => isInstalled(`iptables-${each}-restore`));
+    const isKubeProxyNft = tables?.some(({ name }) => name === "kube-proxy") === true;
+    const isKubeProxyIptables =
+      iptables && !isKubeProxyNft && inUse(4).some(({ text }) => text.includes(":KUBE-SERVICES "));
+    return (host = {
+      nfTables: tables !== undefined,
+      iptables,
+      ...(isKubeProxyNft ? { kubeProxy: "nftables" } : isKubeProxyIptables ? { kubeProxy: "iptables" } : {}),
+    });
+  }
+
+  function backendOf(setting: FelixSettings["iptablesBackend"]): IptablesBackend {
+    if (setting !== "Auto") return iptablesBackend(setting, () => ({ legacy: "", nft: "" }));
+    backend ??= iptablesBackend(setting, () => {
+      const texts = inUse(4);
+      const of = (name: IptablesBackend): string => texts.find((each) => each.backend === name)?.text ?? "";
+      return { legacy: of("legacy"), nft: of("nft") };
+    });
+    return backend;
+  }
+
+  async function openIptables(family: Family, of: IptablesBackend, settings: FelixSettings): Promise<KernelRules> {
+    const { openIptablesKernelRules } = await import("../dataplane/iptablesRules.io.ts");
+    const { iptablesLockTimeout, chainInsertMode, maxIpsetSize, iptablesMarkMask } = settings;
+    return openIptablesKernelRules({
+      family,
+      backend: of,
+      ...(iptablesLockTimeout > 0 ? { lockTimeout: Math.ceil(iptablesLockTimeout / 1000) } : {}),
+      chainInsertMode: chainInsertMode === "Append" ? "append" : "insert",
+      maxSetSize: maxIpsetSize,
+      markMask: iptablesMarkMask,
+    });
+  }
+
+  return {
+    renderer: (mode) => packetFilter(mode, mode === "Auto" ? look() : { nfTables: true, iptables: true }),
+    hasRules: () =>
+      nftTables()?.some(isOurs) === true ||
+      ([4, 6] as const).some((family) => inUse(family).some(({ text }) => text.includes(":cali-"))),
+    async open(renderer, family, settings) {
+      if (renderer === "iptables") return openIptables(family, backendOf(settings.iptablesBackend), settings);
+      const { openNftKernelRules } = await import("../dataplane/nftRules.io.ts");
+      return openNftKernelRules({ family, maxSetSize: settings.maxIpsetSize, onRepaired, onFailure });
+    },
+    async clear(renderer, family, settings) {
+      if (renderer === "nft") {
+        if (nftTables()?.some((table) => isOurs(table) && table.family === tableFamily(family)) !== true) return;
+        const { openNftKernelRules } = await import("../dataplane/nftRules.io.ts");
+        return removeAll(openNftKernelRules({ family }));
+      }
+      for (const { backend: of, text } of inUse(family)) {
+        // oxlint-disable-next-line no-await-in-loop -- they share sets
+        if (text.includes(":cali-")) await removeAll(await openIptables(family, of, settings));
+      }
+    },
+  };
+}
+
+async function removeAll(rules: KernelRules): Promise<void> {
+  try {
+    await rules.remove();
+  } finally {
+    rules.close();
+  }
+}
+
+const tableFamily = (family: Family): TableName["family"] => (family === 4 ? "ip" : "ip6");
+const isOurs = ({ name }: TableName): boolean => name === "calico";
+
+/** Undefined where the kernel has no nf_tables. */
+function nftTables(): TableName[] | undefined {
+  try {
+    const nftables = openNftables();
+    try {
+      return nftables.tables();
+    } finally {
+      nftables.close();
+    }
+  } catch {
+    return undefined;
+  }
+}
+
+/** What iptables has of the family, by its two forms. No tool is started where the kernel has nothing. */
+function inUse(family: Family): { backend: IptablesBackend; text: string }[] {
+  const six = family === 4 ? "" : "6";
+  const kernelHas: Record<IptablesBackend, () => boolean> = {
+    legacy: () => {
+      const names = `/proc/net/ip${six}_tables_names`;
+      return existsSync(names) && readFileSync(names, "utf8").trim() !== "";
+    },
+    nft: () =>
+      nftTables()?.some(({ family: of, name }) => of === tableFamily(family) && TABLES.includes(name)) === true,
+  };
+  return BACKENDS.flatMap((backend) => {
+    const tool = `ip${six}tables-${backend}-save`;
+    if (!kernelHas[backend]() || !isInstalled(tool)) return [];
+    const { stdout } = spawnSync(tool, { encoding: "utf8", timeout: TOOL_MS, maxBuffer: 1 << 30 });
+    return [{ backend, text: stdout ?? "" }];
+  });
+}
+
+function isInstalled(tool: string): boolean {
+  return (process.env["PATH"] ?? "").split(":").some((directory) => existsSync(`${directory}/${tool}`));
+}
