@@ -1,5 +1,6 @@
 #!/bin/sh
-# Every benchmark, into bench/results.md; `npm run bench -- cni pods` runs and prints just these parts.
+# Benchmarks: `bench.sh PROGRAM [ARGUMENT…]` runs bench/PROGRAM.ts with the packages that it compares with. What each
+# takes and writes stands at its head.
 set -eu
 here=$(dirname "$(readlink -f "$0")")
 cd "$(dirname "$here")"
@@ -8,5 +9,15 @@ if [ "$(id -u)" != 0 ]; then
   echo "caracal: benchmarks build network namespaces and need root: run them with sudo" >&2
   exit 1
 fi
-sh scripts/setup.sh packages ip:iproute2 gcc:gcc /usr/lib/cni/ptp:containernetworking-plugins
-exec "$node" --disable-warning=ExperimentalWarning bench/main.ts "$@"
+program=$1
+shift
+case "$program" in
+  main) packages="gcc:gcc /usr/lib/cni/ptp:containernetworking-plugins" ;;
+  bgp) packages="bird:bird2 /usr/lib/frr/bgpd:frr gobgpd:gobgpd bgpctl:openbgpd" ;;
+  policy) packages="gcc:gcc nft:nftables iptables:iptables ipset:ipset" ;;
+  paths) packages="gcc:gcc nft:nftables ethtool:ethtool taskset:util-linux" ;;
+  *) echo "caracal: there is no benchmark $program" >&2; exit 2 ;;
+esac
+# shellcheck disable=SC2086
+sh scripts/setup.sh packages ip:iproute2 $packages
+exec "$node" --disable-warning=ExperimentalWarning "bench/$program.ts" "$@"

@@ -30,6 +30,8 @@ root() {
     exit 1
   fi
   sh scripts/setup.sh packages ip:iproute2 ping:iputils-ping gcc:gcc nft:nftables \
+    iptables:iptables ipset:ipset etcd:etcd-server etcdctl:etcd-client tcpdump:tcpdump \
+    /usr/lib/cni/bridge:containernetworking-plugins \
     bird:bird2 /usr/lib/frr/bgpd:frr gobgpd:gobgpd bgpctl:openbgpd exabgp:exabgp bgpdump:bgpdump
   # shellcheck disable=SC2046
   $run --test-concurrency=1 --test-timeout=300000 "$@" $(find src -name '*.root.test.ts' | sort)
