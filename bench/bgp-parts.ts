@@ -53,8 +53,8 @@ const seconds = (since: number): number => (performance.now() - since) / 1000;
 interface Running {
   readonly clients: Client[];
   cost(): Cost;
-  /** Connects so many clients, each of which expects so many prefixes, and waits for their sessions. */
-  connect(expects: Numbering, holdTime?: number): Promise<void>;
+  /** Connects all clients, each of which has so many of the prefixes itself, and waits for their sessions. */
+  connect(expects: Numbering, own?: number, holdTime?: number): Promise<void>;
   phase(holds: () => boolean): Promise<Phase>;
 }
 
@@ -89,10 +89,11 @@ async function withDaemon<Result>(host: Candidate, role: Role, run: (daemon: Run
     return await run({
       clients,
       cost,
-      async connect(expects, holdTime = 240) {
-        for (const { number, asn = ASN } of role.neighbours) {
+      async connect(expects, count = 0, holdTime = 240) {
+        for (const [index, { number, asn = ASN }] of role.neighbours.entries()) {
           const [address, to] = [address4(number), address4(HOSTS[host])];
-          clients.push(connectClient({ address, to, asn, routerId: 0xc0000200 + number, expects, holdTime }));
+          const own = { first: index * count, count };
+          clients.push(connectClient({ address, to, asn, routerId: 0xc0000200 + number, expects, own, holdTime }));
         }
         await until("all sessions", () => clients.every(({ established }) => established), LIMIT * 1000);
       },
@@ -172,7 +173,7 @@ export interface ReflectorResult extends Phase {
 /** Warm: the sessions are up, then every client announces its routes and hears all the others'. */
 export function measureReflector(host: Candidate, clients: number, routes: number): Promise<ReflectorResult> {
   return withDaemon(host, reflectorOf(clients), async (daemon) => {
-    await daemon.connect({ ...OF_CLIENTS, count: clients * routes });
+    await daemon.connect({ ...OF_CLIENTS, count: clients * routes }, routes);
     await warmUp(daemon);
     for (const [index, client] of daemon.clients.entries()) client.send(tableOf(index, routes));
     const phase = await daemon.phase(() => daemon.clients.every(({ held }) => held === (clients - 1) * routes));
@@ -198,7 +199,7 @@ export function measureAtOnce(host: Candidate, clients: number, routes: number):
         daemon.clients.every(({ held }) => held === (clients - 1) * routes)
       );
     });
-    const connected = daemon.connect({ ...OF_CLIENTS, count: clients * routes }).catch(() => undefined);
+    const connected = daemon.connect({ ...OF_CLIENTS, count: clients * routes }, routes).catch(() => undefined);
     const result = await phase;
     await connected;
     return result;
@@ -244,7 +245,7 @@ export interface IdleResult {
 /** A mesh of so many peers with a few routes each, none of which change: keepalives every 30 s are all there is. */
 export function measureIdle(host: Candidate, peers: number, duration: number): Promise<IdleResult> {
   return withDaemon(host, { ...reflectorOf(peers), kind: "mesh" }, async (daemon) => {
-    await daemon.connect(ANY, 90);
+    await daemon.connect(ANY, 0, 90);
     for (const [index, client] of daemon.clients.entries()) client.send(tableOf(index, 3));
     await sleep(5000);
     const before = daemon.cost();

@@ -122,7 +122,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     ownership,
     onChange: (added, removed) => health.metrics?.routesChanged(added, removed),
     onProblem({ destination, reason }) {
-      health.metrics?.routeProblem();
+      health.metrics?.failed();
       log("warn", "the kernel refused a route", { destination, reason });
     },
   });
@@ -138,6 +138,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     cluster: () => cluster,
     settings,
     onApplied: (milliseconds) => health.metrics?.policyApplied(milliseconds),
+    onFailed: () => health.metrics?.failed(),
     log,
   });
   const endpoints = createEndpoints({
@@ -289,6 +290,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     routes: () => routeTable.size(),
     blocks: () => addressing.blocks().length,
     policy: () => policy.engine.status().size,
+    rules: () => ({ renderer: policy.engine.status().renderer, sizes: policy.engine.ruleSizes() }),
     count: (kind) => cluster.count(kind),
     bgpPeers: () => routing.peers(),
     inSync: () => cluster.isSynced(),

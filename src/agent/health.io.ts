@@ -141,6 +141,8 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
         return no(policy.status().failure ?? "the kernel does not have the policy yet");
       const problems = problemsOf(policy.problems, kind, query.getAll("object"));
       if (problems.length > 0) return no(problems.join("; "), true);
+      const { fault } = policy.status();
+      if (kind === "FelixConfiguration" && fault !== undefined) return no(fault, true);
       const [problem] = routeTable.problems();
       return problem === undefined ? { status: 200, body: { inForce: true } } : no(problem.reason);
     },

@@ -3,12 +3,14 @@ import type { PeerStatus } from "../bgp/config.ts";
 import { registerBgpMetrics } from "./bgpMetrics.ts";
 import type { CompilerSize } from "../policy/compile.ts";
 import type { Followed } from "./cluster.io.ts";
+import { registerRuleMetrics, type RulesInKernel } from "./policyMetrics.ts";
 
 /** What an agent counts. Names are Felix's where Felix counts the same, so that people's dashboards go on working. */
 export interface Metrics {
   readonly cniRequest: (milliseconds: number, ok: boolean) => void;
   readonly routesChanged: (added: number, removed: number) => void;
-  readonly routeProblem: () => void;
+  /** The kernel refused a change of routes or of policy. */
+  readonly failed: () => void;
   readonly policyApplied: (milliseconds: number) => void;
   text(): Promise<string>;
 }
@@ -20,6 +22,7 @@ export interface MetricsSource {
   readonly blocks: () => number;
   readonly bgpPeers: () => readonly PeerStatus[];
   readonly policy: () => CompilerSize;
+  readonly rules: () => RulesInKernel;
   /** How many objects of the kind the cluster has. */
   readonly count: (kind: Followed) => number;
   readonly inSync: () => boolean;
@@ -38,6 +41,7 @@ export function createMetrics(source: MetricsSource): Metrics {
       },
     });
   };
+  registerRuleMetrics(registers, source.rules);
   gauge("felix_active_local_endpoints", "Endpoints on this node.", source.endpoints);
   gauge("felix_active_local_policies", "Policies that apply to endpoints of this node.", () => source.policy().active);
   gauge("felix_active_local_selectors", "Address sets that these look at.", () => source.policy().sets);
@@ -95,7 +99,7 @@ export function createMetrics(source: MetricsSource): Metrics {
       routes.inc({ change: "written" }, added);
       routes.inc({ change: "deleted" }, removed);
     },
-    routeProblem: () => failures.inc(),
+    failed: () => failures.inc(),
     text: () => registry.metrics(),
   };
 }

@@ -37,7 +37,6 @@ const SOURCES: FactSources = {
     metadata: { name: "default" },
     spec: { serviceClusterIPs: [{ cidr: "10.96.0.0/12" }], serviceLoadBalancerIPs: [{ cidr: "198.51.100.0/24" }] },
   }),
-  nflog: false,
 };
 
 describe("what the rules of a node depend on", () => {
@@ -72,6 +71,13 @@ describe("what the rules of a node depend on", () => {
     assert.deepEqual(nodeFacts({ ...SOURCES, pools: [], settings: wireguard }).tunnels, [
       { kind: "wireguard", family: 4, device: "wireguard.cali", addresses: [], port: 51820 },
     ]);
+  });
+
+  test("tells of packets where flow logs go anywhere", () => {
+    const told = (environment: NonNullable<Parameters<typeof felixSettings>[0]["environment"]>): boolean =>
+      nodeFacts({ ...SOURCES, settings: felixSettings({ environment }) }).nflog;
+    const settings = [{}, { flowLogsLocalReporter: "Enabled" }, { flowLogsGoldmaneServer: "goldmane:7443" }] as const;
+    assert.deepEqual(settings.map(told), [false, true, true]);
   });
 
   test("is known in part before the datastore is", () => {

@@ -14,11 +14,9 @@ export interface FactSources {
   readonly nodes: readonly Kinds["Node"][];
   readonly pools: readonly Kinds["IPPool"][];
   readonly bgp: Kinds["BGPConfiguration"] | undefined;
-  /** Whether somebody listens to what the rules tell of packets. */
-  readonly nflog: boolean;
 }
 
-export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp, nflog }: FactSources): NodeFacts {
+export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp }: FactSources): NodeFacts {
   const self = nodes.find(({ metadata }) => metadata.name === nodeName);
   const addresses = [...new Set(nodes.flatMap(addressesOf))].sort();
   const encapsulated = tunnelsOf(settings, pools, self === undefined ? {} : networkOf(self));
@@ -46,7 +44,8 @@ export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp, nfl
       ...(bgp?.spec.serviceExternalIPs ?? []),
       ...(bgp?.spec.serviceLoadBalancerIPs ?? []),
     ].map(({ cidr }) => cidr),
-    nflog,
+    // As in Felix: where flow logs go anywhere.
+    nflog: settings.flowLogsLocalReporter === "Enabled" || settings.flowLogsGoldmaneServer !== "",
   };
 }
 

@@ -1,3 +1,5 @@
+import type { ArpTable } from "../dataplane/arpTable.ts";
+import { openArpTable } from "../dataplane/arpTable.io.ts";
 import type { KernelRules } from "../dataplane/ruleset.ts";
 import type { Endpoint } from "../dataplane/endpoint.ts";
 import type { Datastore } from "../datastore/datastore.ts";
@@ -12,6 +14,7 @@ import type { Log } from "./agent.io.ts";
 import type { Cluster } from "./cluster.io.ts";
 import type { EndpointPolicy } from "./endpoints.io.ts";
 import { nodeFacts, type Renderer } from "./nodeFacts.ts";
+import { policyArp } from "./policyArp.ts";
 import { policyEngine, type PolicyEngine } from "./policyEngine.ts";
 import { policyFeed, type PolicyListener } from "./policyFeed.ts";
 import { podFlows } from "./policyFlows.io.ts";
@@ -22,7 +25,10 @@ export interface NodePolicy {
   /** To be told of every object that decides. */
   readonly listener: PolicyListener;
   readonly endpoints: EndpointPolicy;
-  readonly engine: Pick<PolicyEngine, "problems" | "settled" | "isSettled" | "status" | "counts" | "tables">;
+  readonly engine: Pick<
+    PolicyEngine,
+    "problems" | "settled" | "isSettled" | "status" | "ruleSizes" | "counts" | "tables"
+  >;
   /** Where nothing holds pods back yet, everything does, until it is known what may pass. To be done before pods can come. */
   guard(): Promise<void>;
   /** All of the datastore has been told once, and so have the node's endpoints: the kernel follows from now on. */
@@ -51,6 +57,7 @@ export interface NodePolicyOptions {
   readonly cluster: () => Pick<Cluster, "get" | "items" | "isSynced">;
   readonly settings: () => FelixSettings;
   readonly onApplied: (milliseconds: number) => void;
+  readonly onFailed?: () => void;
   readonly log: Log;
 }
 
@@ -66,9 +73,22 @@ const timers: Timers = {
 export function nodePolicy(options: NodePolicyOptions): NodePolicy {
   const { nodeName, interfacePrefix, isWorkloadInterface, rtnetlink, datastore, cluster, settings, log } = options;
   const kernel = policyKernel({
-    onRepaired: (what) => log("warn", "others had changed this node's rules; they are put right", { what }),
+    onRepaired(what) {
+      log("warn", "others had changed this node's rules; they are put right", { what });
+      // What has come about meanwhile no rule has seen.
+      flows.policyChanged();
+    },
     onFailure: (error) => log("warn", "this node's rules are not guarded", { reason: messageOf(error) }),
   });
+  const arpFailed = (reason: string): void =>
+    log("warn", "the host may answer ARP for addresses of its workloads", { reason });
+  const openArp = (): ArpTable =>
+    openArpTable({
+      onRepaired: (what) => log("warn", "others had changed what the host answers to ARP; it is put right", { what }),
+      onFailure: (error) => arpFailed(messageOf(error)),
+    });
+  const arp = policyArp(openArp, arpFailed);
+  let isStarted = false;
   const engine = policyEngine({
     node: nodeName,
     families: options.families ?? [4, 6],
@@ -77,6 +97,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
     timers,
     soon: (work) => void setImmediate(work),
     onApplied: options.onApplied,
+    onFailed: () => options.onFailed?.(),
     onChanged: ({ endpoints, policies, profiles, sets }) => {
       if (endpoints.size + policies.size + profiles.size + sets.length > 0) flows.policyChanged();
     },
@@ -102,9 +123,9 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
       nodes: of.items("Node"),
       pools: of.items("IPPool"),
       bgp: of.get("BGPConfiguration", "default"),
-      nflog: false,
     };
     engine.setFacts(nodeFacts(sources), renderer, driverSettings(now));
+    if (isStarted) arp.follow(renderer);
   }
 
   function interfacesChanged(): void {
@@ -138,7 +159,10 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
   return {
     listener: feed,
     endpoints: {
-      adopted: (endpoint) => feed.attach(endpoint),
+      adopted(endpoint) {
+        arp.attach(endpoint);
+        feed.attach(endpoint);
+      },
       prepare(endpoint) {
         const { namespace, pod, podUid } = endpoint;
         const isKnown = pod === undefined || isMeant(cluster().get("Pod", pod, namespace), podUid);
@@ -149,6 +173,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
       async admit(endpoint) {
         const pod = await podOf(endpoint);
         flows.assigned(endpoint.addresses);
+        arp.attach(endpoint);
         feed.attach(endpoint, pod);
         engine.flush();
         const who = endpoint.pod === undefined ? endpoint.containerId : `${endpoint.namespace}/${endpoint.pod}`;
@@ -165,6 +190,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
       },
       dismiss(endpoint) {
         feed.detach(endpoint);
+        arp.detach(endpoint);
         flows.released(endpoint.addresses);
       },
     },
@@ -180,6 +206,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
       }
     },
     start() {
+      isStarted = true;
       factsChanged();
       engine.start();
     },
@@ -190,9 +217,9 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
       return kernel.renderer(nftablesMode) === "nft" ? nftablesRefreshInterval : iptablesRefreshInterval;
     },
     check() {
-      engine
-        .check()
-        .then((what) => {
+      Promise.all([engine.check(), arp.check()])
+        .then(([ofRules, ofAnswers]) => {
+          const what = [...ofRules, ...ofAnswers];
           if (what.length > 0)
             log("warn", "this node's rules were not as they should be; they are put right", { what });
         })
@@ -200,6 +227,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
     },
     async close() {
       flows.close();
+      arp.close();
       await engine.close();
     },
   };

@@ -3,31 +3,25 @@
  * the other. What comes together is carried out together; nothing waits for a time to pass.
  */
 import type { NodeFacts } from "../dataplane/nodeFacts.ts";
-import { ruleContext } from "../dataplane/ruleContext.ts";
-import type { KernelRules, RuleCount, RulesetChange } from "../dataplane/ruleset.ts";
-import { rulesetBuilder, type RulesetBuilder } from "../dataplane/rulesetBuilder.ts";
-import type { Family } from "../ip/address.ts";
+import type { RuleCount } from "../dataplane/ruleset.ts";
+import type { TableSize } from "../dataplane/rulesetBuilder.ts";
 import { messageOf } from "../lib/errors.ts";
 import { compiler, wholeDifference, type Compiler, type CompilerSize, type Difference } from "../policy/compile.ts";
 import type { HostInterface, Update } from "../policy/model.ts";
-import type { Timers } from "../datastore/mirror.ts";
 import type { Renderer } from "./nodeFacts.ts";
+import { policyDrivers, type PolicyDriversOptions } from "./policyDrivers.ts";
 import { policyProblems, type PolicyProblems } from "./policyProblems.ts";
 
-export interface PolicyEngineOptions {
+export interface PolicyEngineOptions extends Omit<PolicyDriversOptions, "everything" | "problems"> {
   readonly node: string;
-  readonly families: readonly Family[];
-  open(renderer: Renderer, family: Family): Promise<KernelRules>;
-  /** Takes out of the kernel what the renderer has left in it. */
-  clear(renderer: Renderer, family: Family): Promise<void>;
-  readonly timers: Timers;
   /** Runs the work when all that is waiting to be read has been read. */
   readonly soon: (work: () => void) => void;
-  /** Something was carried out: milliseconds, and whether it succeeded. */
+  /** Something was carried out, in so many milliseconds. */
   onApplied?(milliseconds: number): void;
+  /** Something could not be carried out; it is tried again. */
+  onFailed?(): void;
   /** After a change of what local endpoints may do. */
   onChanged?(difference: Difference): void;
-  readonly log: (level: "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>) => void;
 }
 
 export interface PolicyEngine {
@@ -57,6 +51,8 @@ export interface PolicyEngine {
   counts(): Promise<readonly RuleCount[]>;
   readonly tables: () => ReturnType<Compiler["tables"]>;
   status(): PolicyEngineStatus;
+  /** How much there is in the kernel. */
+  ruleSizes(): readonly TableSize[];
   /** Lets go; the kernel keeps everything. */
   close(): Promise<void>;
 }
@@ -68,33 +64,19 @@ export interface PolicyEngineStatus {
   readonly inKernel: number;
   /** Why the last try failed, or settings are not carried out. */
   readonly failure: string | undefined;
+  /** Why the settings are not carried out; those before are in force. */
+  readonly fault: string | undefined;
   readonly size: CompilerSize;
 }
 
 const RETRY_MS = { first: 100, longest: 10_000 };
 
-/** What is in the kernel, and by which driver. */
-interface InKernel {
-  readonly renderer: Renderer;
-  readonly builder: RulesetBuilder;
-  readonly drivers: ReadonlyMap<Family, KernelRules>;
-}
-
 export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
-  const { node, families, timers, soon, log } = options;
+  const { node, timers, soon, log } = options;
   const compiled = compiler(node);
   const problems = policyProblems();
-  let facts: NodeFacts | undefined;
+  const drivers = policyDrivers({ ...options, problems, everything: () => wholeDifference(compiled.state()) });
   let factsText = "";
-  let settingsOfDrivers = "";
-  let wanted: Renderer | undefined;
-  let kernel: InKernel | undefined;
-  /** Whether the kernel's rules are as the builder thinks: not after a failure that nobody understands. */
-  let isTrusted = true;
-  /** Another renderer's rules, of an earlier agent or of this one, may still be there. */
-  let othersMayBeThere = true;
-  /** They are being taken out. */
-  let removing: Promise<void> | undefined;
   let told = 0;
   let inKernel = 0;
   let started = false;
@@ -141,7 +123,7 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
         for (const waiter of waiters) if (waiter.target <= inKernel) waiter.done();
       } catch (error) {
         failure = messageOf(error);
-        isTrusted = false;
+        options.onFailed?.();
         log("warn", "policy cannot be brought into the kernel", { reason: failure, retryMs: pause });
         // oxlint-disable-next-line no-await-in-loop
         await wait(pause);
@@ -166,76 +148,8 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
   async function carryOut(): Promise<void> {
     const difference = compiled.take();
     problems.compiled(difference);
-    let of = kernel;
-    if (of === undefined || !isTrusted || of.renderer !== wanted) of = await reopen();
-    else of.builder.update(difference);
-    await apply(of, of.builder.take());
+    await drivers.carryOut(difference);
     options.onChanged?.(difference);
-    if (othersMayBeThere) startRemoval(of.renderer);
-  }
-
-  /** Everything anew: the drivers compare it with what the kernel has. */
-  async function reopen(): Promise<InKernel> {
-    if (wanted === undefined || facts === undefined) throw new Error("what the rules depend on is not known yet");
-    const renderer = wanted;
-    if (kernel !== undefined) {
-      if (kernel.renderer !== renderer) {
-        othersMayBeThere = true;
-        // What is written from now on must not be taken out with what was there before.
-        await removing;
-      }
-      closeDrivers(kernel);
-      kernel = undefined;
-    }
-    const builder = rulesetBuilder(families);
-    builder.setFacts(facts);
-    builder.update(wholeDifference(compiled.state()));
-    const drivers = new Map<Family, KernelRules>();
-    // oxlint-disable-next-line no-await-in-loop -- there are two
-    for (const family of families) drivers.set(family, await options.open(renderer, family));
-    kernel = { renderer, builder, drivers };
-    problems.startOver();
-    isTrusted = true;
-    return kernel;
-  }
-
-  async function apply({ drivers }: InKernel, changes: readonly RulesetChange[]): Promise<void> {
-    // The families have nothing to do with each other; of one, the order counts.
-    const ofFamilies = [...drivers].map(async ([family, driver]) => {
-      for (const change of changes) {
-        if (change.family !== family) continue;
-        // oxlint-disable-next-line no-await-in-loop
-        const refusals = await driver.apply(change);
-        for (const { origin, reason } of problems.refused(family, refusals))
-          log("warn", "the kernel refused a rule; it drops", { origin, reason });
-      }
-    });
-    // After a failure the drivers are opened anew: none of them may be at work then.
-    const outcomes = await Promise.allSettled(ofFamilies);
-    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
-  }
-
-  /** Never both at once: after this renderer's rules are in force, the other's go. */
-  function startRemoval(renderer: Renderer): void {
-    removing ??= removeOthers(renderer).finally(() => (removing = undefined));
-  }
-  async function removeOthers(renderer: Renderer): Promise<void> {
-    othersMayBeThere = false;
-    const other: Renderer = renderer === "nft" ? "iptables" : "nft";
-    try {
-      // oxlint-disable-next-line no-await-in-loop -- one lock guards both
-      for (const family of families) await options.clear(other, family);
-    } catch (error) {
-      log("warn", "rules of the other renderer could not be removed", { renderer: other, reason: messageOf(error) });
-      othersMayBeThere = true;
-      timers.setTimeout(() => {
-        if (!closed && othersMayBeThere && kernel?.renderer === renderer) startRemoval(renderer);
-      }, RETRY_MS.longest);
-    }
-  }
-
-  function closeDrivers({ drivers }: InKernel): void {
-    for (const driver of drivers.values()) driver.close();
   }
 
   function wait(milliseconds: number): Promise<void> {
@@ -256,27 +170,17 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
     setFacts(now, renderer, driverSettings = "") {
       const text = JSON.stringify([now, renderer, driverSettings]);
       if (text === factsText) return;
-      if (driverSettings !== settingsOfDrivers) isTrusted = false;
-      settingsOfDrivers = driverSettings;
       factsText = text;
       try {
-        if (kernel?.renderer === renderer) kernel.builder.setFacts(now);
-        else ruleContext(now);
+        drivers.setFacts(now, renderer, driverSettings);
       } catch (error) {
         fault = messageOf(error);
         return log("warn", "settings cannot be carried out; those before stay in force", { reason: fault });
       }
       fault = undefined;
-      facts = now;
-      wanted = renderer;
       changed();
     },
-    async guard() {
-      await inTurn(async () => {
-        const of = await reopen();
-        await apply(of, of.builder.take());
-      });
-    },
+    guard: () => inTurn(() => drivers.guard()),
     start() {
       started = true;
       flush();
@@ -297,35 +201,22 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
         waiters.add(waiter);
       });
     },
-    check: () =>
-      inTurn(async () => {
-        if (kernel === undefined) return [];
-        const found = await Promise.all([...kernel.drivers.values()].map((driver) => driver.check()));
-        // What was refused was tried again: this asks what is refused still.
-        await apply(kernel, families.map(noChange));
-        return found.flat();
-      }),
-    counts: () =>
-      inTurn(async () => {
-        const all = await Promise.all([...(kernel?.drivers.values() ?? [])].map((driver) => driver.counts()));
-        return all.flat();
-      }),
+    check: () => inTurn(() => drivers.check()),
+    counts: () => inTurn(() => drivers.counts()),
     tables: () => compiled.tables(),
+    ruleSizes: () => drivers.size(),
     status: () => ({
-      renderer: kernel?.renderer,
+      renderer: drivers.renderer(),
       told,
       inKernel,
       failure: fault ?? failure,
+      fault,
       size: compiled.size(),
     }),
     async close() {
       closed = true;
       while (busy !== undefined) await busy;
-      if (kernel !== undefined) closeDrivers(kernel);
+      drivers.close();
     },
   };
-}
-
-function noChange(family: Family): RulesetChange {
-  return { family, chains: new Map(), maps: new Map(), sets: [] };
 }

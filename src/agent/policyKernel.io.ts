@@ -1,8 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { ARP_TABLE } from "../dataplane/arpTable.ts";
 import { packetFilter, iptablesBackend, type FilterHost, type IptablesBackend } from "../dataplane/iptablesMode.ts";
 import type { KernelRules } from "../dataplane/ruleset.ts";
 import type { Family } from "../ip/address.ts";
+import { removeTable } from "../netlink/nftables.ts";
 import { openNftables } from "../netlink/nftables.io.ts";
 import type { TableName } from "../netlink/nftTable.ts";
 import type { FelixSettings } from "../resources/config.ts";
@@ -70,14 +72,17 @@ export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): Po
 
   async function openIptables(family: Family, of: IptablesBackend, settings: FelixSettings): Promise<KernelRules> {
     const { openIptablesKernelRules } = await import("../dataplane/iptablesRules.io.ts");
-    const { iptablesLockTimeout, chainInsertMode, maxIpsetSize, iptablesMarkMask } = settings;
+    const { iptablesLockTimeout, iptablesPostWriteCheckInterval, chainInsertMode, maxIpsetSize } = settings;
     return openIptablesKernelRules({
       family,
       backend: of,
       ...(iptablesLockTimeout > 0 ? { lockTimeout: Math.ceil(iptablesLockTimeout / 1000) } : {}),
       chainInsertMode: chainInsertMode === "Append" ? "append" : "insert",
       maxSetSize: maxIpsetSize,
-      markMask: iptablesMarkMask,
+      markMask: settings.iptablesMarkMask,
+      afterWriteMs: iptablesPostWriteCheckInterval,
+      onRepaired,
+      onFailure,
     });
   }
 
@@ -93,7 +98,9 @@ export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): Po
     },
     async clear(renderer, family, settings) {
       if (renderer === "nft") {
-        if (nftTables()?.some((table) => isOurs(table) && table.family === tableFamily(family)) !== true) return;
+        const tables = nftTables() ?? [];
+        if (family === 4 && tables.some(isArpTable)) removeArpTable();
+        if (!tables.some((table) => isOurs(table) && table.family === tableFamily(family))) return;
         const { openNftKernelRules } = await import("../dataplane/nftRules.io.ts");
         return removeAll(openNftKernelRules({ family }));
       }
@@ -115,6 +122,16 @@ async function removeAll(rules: KernelRules): Promise<void> {
 
 const tableFamily = (family: Family): TableName["family"] => (family === 4 ? "ip" : "ip6");
 const isOurs = ({ name }: TableName): boolean => name === "calico";
+const isArpTable = ({ family, name }: TableName): boolean => family === ARP_TABLE.family && name === ARP_TABLE.name;
+
+function removeArpTable(): void {
+  const nftables = openNftables();
+  try {
+    nftables.apply(removeTable(ARP_TABLE));
+  } finally {
+    nftables.close();
+  }
+}
 
 /** Undefined where the kernel has no nf_tables. */
 function nftTables(): TableName[] | undefined {

@@ -36,6 +36,8 @@ export interface ClientOptions {
   readonly asn: number;
   readonly routerId: number;
   readonly expects: Numbering;
+  /** Of the numbered prefixes, those that it announces itself: some reflectors tell it of them again. */
+  readonly own?: { readonly first: number; readonly count: number };
   /** Seconds. */
   readonly holdTime?: number;
   /** Why a session ended, for whoever looks for it. */
@@ -52,6 +54,7 @@ export function connectClient(options: ClientOptions): Client {
   const { base, length, count } = options.expects;
   const shift = 32 - length;
   const holds = new Uint8Array(count);
+  const { first, count: owned } = options.own ?? { first: 0, count: 0 };
   const holdTime = options.holdTime ?? 240;
   let socket: net.Socket | undefined;
   let pending: Buffer | undefined;
@@ -83,24 +86,29 @@ export function connectClient(options: ClientOptions): Client {
     },
   };
 
-  /** Walks the prefixes from `at` to `end`, none of which may be IPv6. */
+  /** Walks the prefixes from `start` to `end`, none of which may be IPv6. */
   function walk(bytes: Buffer, start: number, end: number, present: 0 | 1): void {
-    let at = start;
-    while (at < end) {
+    const unused = 32 - 8 * ((length + 7) >> 3);
+    let heard = 0;
+    let held = 0;
+    for (let at = start; at < end;) {
       const bits = bytes[at]!;
-      const octets = (bits + 7) >> 3;
-      own.heard += 1;
+      const next = at + 1 + ((bits + 7) >> 3);
+      heard += 1;
       if (bits === length) {
         let address = 0;
-        for (let index = 1; index <= octets; index += 1) address = address * 256 + bytes[at + index]!;
-        const index = Math.floor((address * 2 ** (32 - 8 * octets) - base) / 2 ** shift);
-        if (index >= 0 && index < count && holds[index] !== present) {
+        for (at += 1; at < next; at += 1) address = (address << 8) | bytes[at]!;
+        // Those before the base come out as large numbers.
+        const index = (((address << unused) >>> 0) - base) >>> shift;
+        if (index < count && holds[index] !== present && (index < first || index >= first + owned)) {
           holds[index] = present;
-          own.held += present === 1 ? 1 : -1;
+          held += 1;
         }
       }
-      at += 1 + octets;
+      at = next;
     }
+    own.heard += heard;
+    own.held += present === 1 ? held : -held;
   }
 
   function update(bytes: Buffer, start: number, end: number): void {

@@ -59,7 +59,7 @@ describe("the command line", () => {
 
   const wrong: { line: string; message: RegExp }[] = [
     { line: "fly", message: /^unknown command "fly"; "caracal help" lists them all$/ },
-    { line: "lab", message: /^"lab" needs one of: up, down, list, exec, keep$/ },
+    { line: "lab", message: /^"lab" needs one of: up, down, list, link, exec, keep$/ },
     { line: "lab fly", message: /^"lab" needs one of/ },
     {
       line: "lab up --node 3",

@@ -67,7 +67,7 @@ export const COMMANDS: readonly Command[] = [
   command(
     "lab link",
     "MEMBER",
-    "Set what is wrong with the wire of a node or host of a lab, in the place of what was; without options, nothing.",
+    "Set what is wrong with the wire of a lab's node or host; without options, nothing is.",
     {
       lab: LAB,
       cut: { type: "boolean", help: "nothing passes" },

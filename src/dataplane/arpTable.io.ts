@@ -1,15 +1,5 @@
-import { ARP_TABLE, arpTable, type WorkloadAddresses } from "./arpTable.ts";
+import { ARP_TABLE, type ArpTable, arpTable } from "./arpTable.ts";
 import { openKeptTable, type KeptTableOptions } from "./keptTable.io.ts";
-
-/** Keeps the host from answering workloads' ARP requests for their own addresses. */
-export interface ArpTable {
-  /** What changed; the first call says all there are. Throws `Failure`; it is tried again by itself. */
-  apply(workloads: WorkloadAddresses): void;
-  check(): Promise<readonly string[]>;
-  /** Deletes the table. */
-  remove(): void;
-  close(): void;
-}
 
 export function openArpTable(options: Omit<KeptTableOptions, "table" | "maxMembers"> = {}): ArpTable {
   let change = arpTable();

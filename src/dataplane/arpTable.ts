@@ -75,3 +75,13 @@ export function arpTable(): (workloads: WorkloadAddresses) => TableChange {
     return { chains, sets: new Map(isChange ? [[OWN_ADDRESSES, { set, added, removed }]] : []) };
   };
 }
+
+/** Keeps the host from answering workloads' ARP requests for their own addresses. */
+export interface ArpTable {
+  /** What changed; the first call says all there are. Throws `Failure`; it is tried again by itself. */
+  apply(workloads: WorkloadAddresses): void;
+  check(): Promise<readonly string[]>;
+  /** Deletes the table. */
+  remove(): void;
+  close(): void;
+}

@@ -1,6 +1,6 @@
 /** Chains as they should be, and what of them was told already: one table for the families that a node has. */
 import type { Family } from "../ip/address.ts";
-import type { ChainKey, RuleChain } from "./ruleset.ts";
+import type { ChainKey, Layer, RuleChain } from "./ruleset.ts";
 
 /** A chain in one family. It is asked when changes are taken, so that many changes cost one making. */
 export type ChainMaker = (family: Family) => RuleChain;
@@ -20,6 +20,8 @@ export interface ChainTable {
   touchAll(): void;
   /** What differs from what was told. */
   take(): Map<Family, Map<ChainKey, RuleChain | undefined>>;
+  /** Of what was told. */
+  size(): { readonly family: Family; readonly layer: Layer; readonly chains: number; readonly rules: number }[];
 }
 
 export function chainTable(families: readonly Family[]): ChainTable {
@@ -59,6 +61,15 @@ export function chainTable(families: readonly Family[]): ChainTable {
       dirty.clear();
       return changes;
     },
+    size: () =>
+      [...told].flatMap(([family, known]) =>
+        [...Map.groupBy(known.values(), ({ layer }) => layer)].map(([layer, of]) => ({
+          family,
+          layer,
+          chains: of.length,
+          rules: of.reduce((sum, { rules }) => sum + rules.length, 0),
+        })),
+      ),
   };
 }
 

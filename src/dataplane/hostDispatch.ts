@@ -39,10 +39,7 @@ export const HOST_DISPATCHES: readonly HostDispatch[] = [
 export function hostDispatchChain(of: HostDispatch, hasEvery: boolean, context: RuleContext): RuleChain {
   const { layer, name, direction, isForward } = of;
   const every = rule([], [goto(hostChainName(direction, EVERY_INTERFACE, isForward))]);
-  const rules = [
-    rule([], [{ do: "dispatch", map: name }]),
-    ...(hasEvery ? [...notOfHosts(of, context), every] : []),
-  ];
+  const rules = [rule([], [{ do: "dispatch", map: name }]), ...(hasEvery ? [...notOfHosts(of, context), every] : [])];
   if (isForward) return { layer, name, rules, origin: name };
   const instead = [...notOfHosts(of, context), ...onlyFailsafe(context, layer, direction)];
   return { layer, name, rules, origin: name, instead };

@@ -4,6 +4,7 @@ import type { Family } from "../ip/address.ts";
 import { codeOf, Failure } from "../lib/errors.ts";
 import { ipsets } from "./ipset.io.ts";
 import { countsOf } from "./iptablesCounts.ts";
+import { openIptablesGuard } from "./iptablesGuard.io.ts";
 import type { IptablesBackend } from "./iptablesMode.ts";
 import { iptablesModel } from "./iptablesModel.ts";
 import { isOurChain } from "./iptablesNames.ts";
@@ -27,6 +28,12 @@ export interface IptablesOptions {
   readonly maxSetSize?: number;
   /** Felix's IptablesMarkMask; its fourth and fifth bit are used here. */
   readonly markMask?: number;
+  /** Felix's IptablesPostWriteCheckInterval: milliseconds after a change in which the tables are looked at again. */
+  readonly afterWriteMs?: number;
+  /** Others had changed the tables, in the ways told, and they were put right. */
+  readonly onRepaired?: (what: readonly string[]) => void;
+  /** A repair failed; or what others do cannot be heard of any more. */
+  readonly onFailure?: (error: unknown) => void;
 }
 
 const toolOf = (family: Family, backend: IptablesBackend): string =>
@@ -52,8 +59,16 @@ export function openIptablesKernelRules(options: IptablesOptions): KernelRules {
   const scratch = scratchMarks(options.markMask ?? 0xffff0000);
   const model = iptablesModel(family, scratch);
   const sets = ipsets({ family, commandTimeout, maxSetSize, ...within });
+  const guard = openIptablesGuard({
+    family,
+    ...within,
+    listens: backend === "nft",
+    afterWriteMs: options.afterWriteMs ?? 0,
+    look: lookUnasked,
+    onFailure: (error) => options.onFailure?.(error),
+  });
   const tableOptions = { tool, lockTimeout, commandTimeout, mode, ...within };
-  const tables = kernelTables(model, tableOptions);
+  const tables = kernelTables(model, { ...tableOptions, during: (writing) => guard.during(writing) });
   let destroying: NodeJS.Timeout | undefined;
   let isClosed = false;
 
@@ -94,6 +109,21 @@ export function openIptablesKernelRules(options: IptablesOptions): KernelRules {
     }
   }
 
+  async function check(): Promise<string[]> {
+    const differences = [...(await sets.compare()), ...(await tables.compare())];
+    model.retry();
+    await write();
+    await sets.destroyGone();
+    return differences;
+  }
+
+  async function lookUnasked(): Promise<void> {
+    if (isClosed) return;
+    // Before the first change nothing is wanted, and after the last nothing any more.
+    const found = await inTurn(async () => (tables.isKnown() ? check() : []));
+    if (found.length > 0) options.onRepaired?.(found);
+  }
+
   function destroySoon(): void {
     if (sets.gone().length === 0 || isClosed) return;
     destroying ??= setTimeout(() => {
@@ -117,15 +147,7 @@ export function openIptablesKernelRules(options: IptablesOptions): KernelRules {
         return model.refusals();
       });
     },
-    check() {
-      return inTurn(async () => {
-        const differences = [...(await sets.compare()), ...(await tables.compare())];
-        model.retry();
-        await write();
-        await sets.destroyGone();
-        return differences;
-      });
-    },
+    check: () => inTurn(check),
     counts() {
       return inTurn(async () => countsOf(await tables.save(), model.tables));
     },
@@ -133,6 +155,7 @@ export function openIptablesKernelRules(options: IptablesOptions): KernelRules {
       return inTurn(async () => {
         model.clear();
         const left = await tables.removeAll();
+        tables.forget();
         for (let tries = 0; tries < REMOVE_TRIES && (await sets.removeAll()).length > 0; tries += 1) {
           await sleep(REMOVE_PAUSE_MS);
         }
@@ -142,6 +165,7 @@ export function openIptablesKernelRules(options: IptablesOptions): KernelRules {
     },
     close() {
       isClosed = true;
+      guard.close();
       clearTimeout(destroying);
     },
   };

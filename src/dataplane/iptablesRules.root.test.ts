@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { inside } from "../netlink/namespace.testing.ts";
 import type { Family } from "../ip/address.ts";
@@ -171,7 +172,8 @@ for (const backend of BACKENDS) {
     }
 
     test("finds what others changed, and puts it right", async () => {
-      using it = bench(backend);
+      const heard: string[] = [];
+      using it = bench(backend, 4, { onRepaired: (what) => heard.push(...what) });
       await it.rules.apply(changeTo(simple()));
       assert.deepEqual(await it.rules.check(), []);
       const right = it.everything();
@@ -185,6 +187,7 @@ for (const backend of BACKENDS) {
       it.ipset("del", "cali40s:one", "10.0.0.1");
       it.ipset("add", "cali40s:one", "10.9.9.9");
       it.ipset("create", "cali40strange", "hash:ip");
+      // Nothing is heard before this turn of the event loop is over.
       assert.deepEqual((await it.rules.check()).toSorted(), [
         "filter: chain cali-FORWARD was changed",
         "filter: chain cali-from-wl-dispatch-2 was changed",
@@ -204,9 +207,34 @@ for (const backend of BACKENDS) {
       await it.rules.check();
       const replaced = words.map((word) => (word === "src" ? "dst" : word));
       it.iptables("-R", "cali-fw-cali1", "1", ...replaced);
-      assert.deepEqual(await it.rules.check(), ["filter: chain cali-fw-cali1 was changed"]);
+      const found = await it.rules.check();
+      assert.deepEqual([...heard, ...found], ["filter: chain cali-fw-cali1 was changed"]);
       assert.deepEqual(it.everything()["filter/cali-fw-cali1"], right["filter/cali-fw-cali1"]);
       assert.deepEqual(await it.rules.check(), []);
+    });
+
+    const hears = backend === "nft";
+    test(`finds by itself what others changed, ${hears ? "at once" : "a while after it was written"}`, async () => {
+      const repaired: string[][] = [];
+      using it = bench(backend, 4, {
+        afterWriteMs: hears ? 60_000 : 150,
+        onRepaired: (what) => repaired.push([...what]),
+        onFailure: (error) => assert.fail(String(error)),
+      });
+      await it.rules.apply(changeTo(simple()));
+      const before = it.everything();
+      await sleep(hears ? 100 : 0);
+      const began = performance.now();
+      it.iptables("-N", "KUBE-OTHERS");
+      it.iptables("-A", "KUBE-OTHERS", "-j", "ACCEPT");
+      it.iptables("-F", "cali-FORWARD");
+      it.iptables("-D", "FORWARD", "1");
+      while (repaired.length === 0 && performance.now() - began < 1000) await sleep(5);
+      assert.deepEqual(repaired, [
+        ["filter: chain cali-FORWARD was changed", "filter: our rules in FORWARD were changed or moved"],
+      ]);
+      assert.deepEqual(it.everything()["filter/cali-FORWARD"], before["filter/cali-FORWARD"]);
+      assert.deepEqual(it.everything()["filter/FORWARD"], before["filter/FORWARD"]);
     });
 
     test("goes on when others took away what a change counts on", async () => {
@@ -269,13 +297,15 @@ for (const backend of BACKENDS) {
       it.ipset("create", "KUBE-SET", "hash:ip");
       it.iptables("-A", "KUBE-FORWARD", "-m", "set", "--match-set", "KUBE-SET", "src", "-j", "ACCEPT");
       const before = it.everything();
-      await it.rules.apply(changeTo(simple()));
+      const earlier = it.another();
+      await earlier.apply(changeTo(simple()));
+      earlier.close();
       assert.notDeepEqual(it.everything(), before);
       // Another driver, that knows nothing of it.
       await it.another().remove();
       assert.deepEqual(it.everything(), before);
       assert.equal(it.ipset("list", "-n"), "KUBE-SET\n");
-      await it.rules.check();
+      await it.rules.apply(changeTo(simple()));
       assert.notDeepEqual(it.everything(), before);
       await it.rules.remove();
       assert.deepEqual(it.everything(), before);

@@ -27,6 +27,8 @@ export interface TablesOptions {
   readonly lockTimeout: number;
   readonly commandTimeout: number;
   readonly mode: InsertMode;
+  /** Does the writing; absent: nobody wants to know. */
+  readonly during?: <Result>(writing: () => Promise<Result>) => Promise<Result>;
 }
 
 export interface KernelTables {
@@ -55,7 +57,7 @@ const SHOWN_MAX = 300;
 const NOTHING: DesiredTable = { chains: new Map(), hooks: new Map() };
 
 export function kernelTables(model: IptablesModel, options: TablesOptions): KernelTables {
-  const { tool, lockTimeout, commandTimeout, mode } = options;
+  const { tool, lockTimeout, commandTimeout, mode, during = (writing) => writing() } = options;
   const within = options.namespace === undefined ? {} : { namespace: options.namespace };
   /** Undefined where it is not known. */
   let actual: Tables | undefined;
@@ -90,7 +92,7 @@ export function kernelTables(model: IptablesModel, options: TablesOptions): Kern
 
   async function restore(input: string): Promise<Outcome> {
     const command = [`${tool}-restore`, "--noflush", `--wait=${lockTimeout}`] as const;
-    const { code, errors } = await runTool({ command, input, timeout: commandTimeout, ...within });
+    const { code, errors } = await during(() => runTool({ command, input, timeout: commandTimeout, ...within }));
     if (code === 0) return { done: true };
     const line = input.split("\n")[Number(/line:? (\d+)/.exec(errors)?.[1] ?? 0) - 1];
     const reason = errors.replaceAll(/ (Error occurred at line: \d+|Try `.*? for more information\.)/g, "");

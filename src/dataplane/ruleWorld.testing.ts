@@ -1,6 +1,6 @@
 /** Nodes with rules, in a few lines: worlds compiled and built for each node, and packets sent through them. */
 import assert from "node:assert/strict";
-import { formatAddress, type Family } from "../ip/address.ts";
+import { formatAddress, type Address, type Family } from "../ip/address.ts";
 import { compiler, type Compiler, type Difference } from "../policy/compile.ts";
 import type { Side } from "../policy/flow.ts";
 import type { Packet } from "../policy/match.ts";
@@ -9,6 +9,7 @@ import { SETTINGS } from "../policy/world.testing.ts";
 import type { PolicySettings, World } from "../policy/world.ts";
 import type { NodeFacts, RulesetSettings } from "./nodeFacts.ts";
 import { pass, travelling, type Fate, type Surroundings, type Travelling } from "./packetPath.testing.ts";
+import type { ChainRule } from "./ruleset.ts";
 import { rulesetBuilder, type RulesetBuilder } from "./rulesetBuilder.ts";
 import { emptyRuleset, follow, type Ruleset } from "./ruleset.testing.ts";
 
@@ -99,6 +100,27 @@ export function factsFor(settings: PolicySettings, given: GivenFacts = {}): Node
 
 const PASSING: Surroundings = { local: [], isReversePath: true };
 
+/** What else there is to a journey. */
+export interface Journey {
+  /** Of the packet at first. */
+  readonly mark?: number;
+  /** Where it was sent: the first node that it meets translates that. */
+  readonly sentTo?: Address | undefined;
+}
+
+/** As others' rules do it, before ours are asked. */
+function translating(ruleset: Ruleset, from: Address, to: Address): Ruleset {
+  const [sent, meant] = [formatAddress(from), formatAddress(to)];
+  const rule: ChainRule = {
+    matches: [{ on: "address", side: "destination", nets: [sent] }],
+    actions: [{ do: "dnat", to: meant }],
+  };
+  const hooks = (["PREROUTING", "OUTPUT"] as const).map(
+    (hook) => ({ layer: "nat", hook, place: "first", rule }) as const,
+  );
+  return { ...ruleset, hooks: [...hooks, ...ruleset.hooks] };
+}
+
 /**
  * What becomes of a connection's first packet on all nodes on its way, each of which has one interface to the others, its
  * first. A node's own packets to itself go by `lo`.
@@ -109,16 +131,18 @@ export function journey(
   source: Side,
   destination: Side,
   packet: Packet,
-  mark = 0,
+  { mark = 0, sentTo }: Journey = {},
 ): Fate {
+  const isFirst = (node: string): boolean => node === (source.node ?? destination.node);
   const ruleset = (node: string): Ruleset => {
     const found = nodes.get(node)?.rulesets[packet.family];
     assert.ok(found !== undefined, `there is no node ${node}`);
-    return found;
+    return sentTo !== undefined && isFirst(node) ? translating(found, sentTo, packet.destination) : found;
   };
   const uplink = (node: string): string => world.interfaces.get(node)?.[0]?.name ?? "eth0";
   const send = (node: string, hooks: Parameters<typeof pass>[1], given: Partial<Travelling>): Fate => {
-    const one = travelling(packet, { mark, ...given });
+    const isAsSent = sentTo !== undefined && isFirst(node);
+    const one = travelling(isAsSent ? { ...packet, destination: sentTo } : packet, { mark, ...given });
     const fate = pass(ruleset(node), hooks, one, PASSING);
     assert.equal((one.mark & 0xffff) >>> 0, (mark & 0xffff) >>> 0, "bits of others' changed");
     return fate;

@@ -13,32 +13,33 @@ export type Hook = "PREROUTING" | "INPUT" | "FORWARD" | "OUTPUT" | "POSTROUTING"
 export type Side = "source" | "destination";
 
 /** One condition. Lists hold where one of them does; `negated`: where none of them does. */
-export type Match = { readonly negated?: true } & (
+export type Match = { readonly negated?: true } &
   /** A name that ends in `*` stands for all that begin so. */
-  | { readonly on: "interface"; readonly way: "in" | "out"; readonly name: string }
-  | { readonly on: "protocol"; readonly protocols: readonly number[] }
-  /** Canonical text of addresses and networks of the family. */
-  | { readonly on: "address"; readonly side: Side; readonly nets: readonly string[] }
-  /** The address is in the set (kind `net`). */
-  | { readonly on: "set"; readonly side: Side; readonly set: string }
-  /** The port is in one of the ranges, or address with protocol and port in one of the sets (kind `ip,port`). */
-  | {
-      readonly on: "ports";
-      readonly side: Side;
-      readonly ranges: readonly PortRange[];
-      readonly sets: readonly string[];
-    }
-  /** The family's own ICMP. Either, or both, are given. */
-  | { readonly on: "icmp"; readonly type?: number; readonly code?: number }
-  | { readonly on: "connection"; readonly states: readonly ("new" | "established" | "related" | "invalid")[] }
-  /** The connection was translated to another destination. */
-  | { readonly on: "dnat" }
-  | { readonly on: "mark"; readonly value: number; readonly mask: number }
-  /** The address is one of this host's. */
-  | { readonly on: "local"; readonly side: Side }
-  /** The way back to the source is by the interface that the packet came from. */
-  | { readonly on: "reversePath" }
-);
+  (
+    | { readonly on: "interface"; readonly way: "in" | "out"; readonly name: string }
+    | { readonly on: "protocol"; readonly protocols: readonly number[] }
+    /** Canonical text of addresses and networks of the family. */
+    | { readonly on: "address"; readonly side: Side; readonly nets: readonly string[] }
+    /** The address is in the set (kind `net`). */
+    | { readonly on: "set"; readonly side: Side; readonly set: string }
+    /** The port is in one of the ranges, or address with protocol and port in one of the sets (kind `ip,port`). */
+    | {
+        readonly on: "ports";
+        readonly side: Side;
+        readonly ranges: readonly PortRange[];
+        readonly sets: readonly string[];
+      }
+    /** The family's own ICMP. Either, or both, are given. */
+    | { readonly on: "icmp"; readonly type?: number; readonly code?: number }
+    | { readonly on: "connection"; readonly states: readonly ("new" | "established" | "related" | "invalid")[] }
+    /** The connection was translated to another destination. */
+    | { readonly on: "dnat" }
+    | { readonly on: "mark"; readonly value: number; readonly mask: number }
+    /** The address is one of this host's. */
+    | { readonly on: "local"; readonly side: Side }
+    /** The way back to the source is by the interface that the packet came from. */
+    | { readonly on: "reversePath" }
+  );
 
 export type RuleAction =
   | { readonly do: "accept" | "drop" | "return" | "notrack" }

@@ -146,6 +146,63 @@ describe("the incremental builder", () => {
   });
 });
 
+describe("a workload has chains in the families that it has addresses of", () => {
+  const pod = (ips: string): Update[] =>
+    updatesOf(
+      `{apiVersion: v1, kind: Pod, metadata: {name: one, namespace: a}, spec: {nodeName: node1, containers: [{name: c}]},
+        status: {podIPs: [${ips}]}}`,
+    );
+  const ingress =
+    "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: a}, spec: {podSelector: {}}}";
+  const V4 = "{ip: 10.1.0.1}";
+  const V6 = '{ip: "2001:db8::1"}';
+
+  /** The families in which there are chains of the pod and ways to them, and chains of its policy, after each step. */
+  function familiesAfter(steps: readonly (readonly Update[] | GivenFacts)[]): string[] {
+    const made = ruleNode();
+    const policy = compiler(NODE);
+    made.builder.setFacts(factsOf());
+    for (const update of updatesOf(ingress)) policy.update(update);
+    return steps.map((step) => {
+      if ("forEach" in step) step.forEach((update) => policy.update(update));
+      else made.builder.setFacts(factsOf(step));
+      made.builder.update(policy.take());
+      made.refresh();
+      const has = (test: (ruleset: RuleNode["rulesets"][4]) => boolean): string =>
+        ([4, 6] as const).filter((family) => test(made.rulesets[family])).join("") || "-";
+      const [chains, ways, policies] = [
+        has((ruleset) => [...ruleset.chains.keys()].some((key) => key.startsWith("filter/cali-tw-cali"))),
+        has((ruleset) => (ruleset.maps.get("filter/cali-to-wl-dispatch")?.entries.size ?? 0) > 0),
+        has((ruleset) => ruleset.chains.has("filter/cali-pi-knp/a/p")),
+      ];
+      assert.deepEqual([ways, policies], [chains, chains]);
+      return chains;
+    });
+  }
+
+  test("and loses them with these", () => {
+    const steps = [pod(V4), pod(`${V4}, ${V6}`), pod(V6), pod(V4)];
+    assert.deepEqual(familiesAfter(steps), ["4", "46", "6", "4"]);
+  });
+
+  test("before it has addresses in those of the pools that are in use, and in all where there are none", () => {
+    const [known] = pod(V4);
+    assert.ok(known?.kind === "endpoint" && known.value !== undefined);
+    const draft: Update = { ...known, value: { ...known.value, nets: [] } };
+    const pool = (cidr: string, disabled = false) => ({ cidr, natOutgoing: true, disabled, isLoadBalancer: false });
+    const four = { pools: [pool("10.1.0.0/16"), pool("2001:db8::/64", true)] };
+    const both = { pools: [pool("10.1.0.0/16"), pool("2001:db8::/64")] };
+    assert.deepEqual(familiesAfter([[draft], four, both, four, pod(V4)]), ["46", "4", "46", "4", "4"]);
+  });
+
+  test("and of which it may send", () => {
+    const [known] = pod(V4);
+    assert.ok(known?.kind === "endpoint" && known.value !== undefined);
+    const local = { floatingIPs: [], allowedSourcePrefixes: ["2001:db8:9::/64"] };
+    assert.deepEqual(familiesAfter([[{ ...known, value: { ...known.value, local } }]]), ["46"]);
+  });
+});
+
 describe("of one change comes out only what it changes", () => {
   const policy = (name: string, spec: string): Update[] =>
     updatesOf(

@@ -20,7 +20,14 @@ import { floatingChains } from "./natRules.ts";
 import type { NodeFacts } from "./nodeFacts.ts";
 import { rpfSkipChain } from "./rawRules.ts";
 import { ruleContext, type RuleContext } from "./ruleContext.ts";
-import { chainKeyOf, type DispatchMap, type HookRule, type RuleChain, type RulesetChange } from "./ruleset.ts";
+import {
+  chainKeyOf,
+  type DispatchMap,
+  type HookRule,
+  type Layer,
+  type RuleChain,
+  type RulesetChange,
+} from "./ruleset.ts";
 import { factSets, setChanges } from "./setChanges.ts";
 
 export interface RulesetBuilder {
@@ -32,6 +39,16 @@ export interface RulesetBuilder {
    * went and came again in between. Families in which nothing changed are left out.
    */
   take(): readonly RulesetChange[];
+  /** As of the last take, for metrics. */
+  size(): readonly TableSize[];
+}
+
+/** How much there is of one layer in one family. */
+export interface TableSize {
+  readonly family: Family;
+  readonly layer: Layer;
+  readonly chains: number;
+  readonly rules: number;
 }
 
 /** Chains that are made of what several endpoints have. */
@@ -185,6 +202,7 @@ export function rulesetBuilder(families: readonly Family[] = [4, 6]): RulesetBui
       queue.push(...changes());
       return queue.splice(0);
     },
+    size: () => chains.size(),
   };
 }
 

@@ -31,10 +31,10 @@ export interface Transaction {
 
 let setNumber = 0;
 
-export function making({ kernel }: Parties, made: Map<string, readonly Draft[]>): Making {
+export function making({ kernel }: Parties, made: Making["made"]): Making {
   return {
     counts: (name, drafts) => kernel.countsFor(name, drafts),
-    made: (name, drafts) => made.set(name, drafts),
+    made,
     // By which the rules of a transaction find their sets without a name.
     nextId: () => (setNumber = (setNumber % 0x7fffffff) + 1),
   };
@@ -45,7 +45,11 @@ export function build(parties: Parties, difference: Difference): Transaction {
   const { kept } = parties;
   for (;;) {
     const made = new Map<string, readonly Draft[]>();
-    const items = transactionOf(kept, difference, making(parties, made));
+    const items = transactionOf(
+      kept,
+      difference,
+      making(parties, (name, drafts) => made.set(name, drafts)),
+    );
     const sets = [...difference.sets.keys()].filter((name) => kept.refused.has(setUnit(name)));
     const others = sets
       .flatMap((name) => usersOf(kept, name))

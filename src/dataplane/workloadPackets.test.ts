@@ -287,6 +287,20 @@ describe("who listens", () => {
   });
 });
 
+rows("a workload without an address of the packet's family", { objects: ["pod a/y 10.1.0.2 app=y"] }, [
+  { name: "sends nothing out", way: `by ${Y} out eth0`, packet: "fe80::2#1 > 2001:db8:9::9#80 TCP", fate: "drop" },
+  { name: "nor to its node", way: `by ${Y} to here`, packet: "fe80::2#1 > fe80::1#80 TCP", fate: "drop" },
+  { name: "but neighbour discovery", way: `by ${Y} to here`, packet: "fe80::2 > fe80::1 ICMP 135/0", fate: "accept" },
+  { name: "gets nothing", way: `by ${X} out ${Y}`, packet: "2001:db8:1::1#1 > 2001:db8:1::2#80 TCP", fate: "drop" },
+  { name: "but from its node", way: `from here out ${Y}`, packet: "fe80::1#1 > fe80::2#80 TCP", fate: "accept" },
+  {
+    name: "goes on with the other family",
+    way: `by ${Y} out eth0`,
+    packet: `10.1.0.2#1 > ${OUT}#80 TCP`,
+    fate: "accept",
+  },
+]);
+
 describe("settings that cannot be carried out", () => {
   const wrong: { name: string; facts: GivenFacts; code: string; message: RegExp }[] = [
     {

@@ -67,13 +67,15 @@ describe("flannel's network with Calico's policy", () => {
       });
       assert.deepEqual(wrong, []);
     });
-    for (const name of ["near", "far"]) {
-      const to = address.get(name) ?? "";
-      assert.ok(await passes(LAB, "default/client", to, 1450));
-      assert.ok(!(await passes(LAB, "default/client", to, 1451)), "more than the pod's MTU");
-      assert.ok(!(await passes(LAB, "default/stranger", to, 100)), "whom the policy does not name");
-      await transfer(LAB, "default/client", to);
-    }
+    await Promise.all(
+      ["near", "far"].map(async (name) => {
+        const to = address.get(name) ?? "";
+        assert.ok(await passes(LAB, "default/client", to, 1450));
+        assert.ok(!(await passes(LAB, "default/client", to, 1451)), "more than the pod's MTU");
+        assert.ok(!(await passes(LAB, "default/stranger", to, 100)), "whom the policy does not name");
+        await transfer(LAB, "default/client", to);
+      }),
+    );
   });
 
   test("the nodes try the ways through it out", async () => {

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { waitApplied, waitDeleted, type Written } from "../cli/wait.io.ts";
 import type { ApiDatastore } from "../datastore/client.io.ts";
 import { openConntrack } from "../netlink/conntrack.io.ts";
-import { isPolicyKind, updateOf, type PolicyObject } from "../policy/convert.ts";
-import { applyUpdate, emptyWorld, type World } from "../policy/world.ts";
+import type { World } from "../policy/world.ts";
 import { felixSettings } from "../resources/config.ts";
 import { KIND, kindOf, type KindId, type Kinds } from "../resources/registry.ts";
 import { memberNamespace } from "./files.ts";
 import { startLab } from "./lab.testing.ts";
 import { keyOf, type Manifest } from "./policyObjects.testing.ts";
+import { policyWorld } from "./policyTruth.testing.ts";
 import { labTarget } from "./target.io.ts";
 import { labDown } from "./up.io.ts";
 
@@ -35,7 +35,6 @@ export interface PolicyLab {
 }
 
 const WAIT_MS = 30_000;
-const KINDS = (Object.keys(KIND) as KindId[]).filter((kind) => isPolicyKind(kind));
 
 interface Held {
   readonly manifest: Manifest;
@@ -112,15 +111,8 @@ export async function policyLab(name: string, definition: object): Promise<Polic
       await Promise.all([put(changed), removeHeld(gone.filter(({ manifest }) => manifest.kind !== "Pod"))]);
     },
     async world() {
-      const felix = await datastore.get("FelixConfiguration", "default");
-      const made = emptyWorld(felixSettings({ global: felix }));
-      for (const kind of KINDS) {
-        // oxlint-disable-next-line no-await-in-loop
-        for (const item of (await datastore.list(kind)).items) {
-          applyUpdate(made, updateOf({ id: kind, item } as unknown as PolicyObject, { interfacePrefix: "cali" }));
-        }
-      }
-      return made;
+      const settings = felixSettings({ global: await datastore.get("FelixConfiguration", "default") });
+      return { ...(await policyWorld(datastore)), settings };
     },
     forgetConnections() {
       for (const { node } of agents) {
@@ -139,7 +131,7 @@ export async function policyLab(name: string, definition: object): Promise<Polic
   };
 }
 
-export function kindIdOf({ apiVersion, kind }: Manifest): KindId {
+function kindIdOf({ apiVersion, kind }: Manifest): KindId {
   const id = kindOf(apiVersion, kind);
   assert.ok(id !== undefined, `${apiVersion} ${kind} is known`);
   return id;

@@ -19,6 +19,8 @@ import { memberNamespace, podNamespace } from "./files.ts";
 import { inPod, onMember, type Outcome } from "./lab.testing.ts";
 import { policyLab, type PolicyLab } from "./policyLab.testing.ts";
 import type { Manifest } from "./policyObjects.testing.ts";
+import type { Written } from "../cli/wait.io.ts";
+import { openTalk } from "./talk.testing.ts";
 import { shoot, type RawPacket, type Shot } from "./rawPackets.testing.ts";
 import { sockaddr } from "./sockaddr.ts";
 
@@ -119,12 +121,35 @@ describe("besides policy", () => {
     describe(`by ${renderer}`, () => {
       test("what leaves the pools has its node's address, what stays inside its own", async () => {
         await lab.hold([...PODS, felix(mode)]);
-        assert.equal(await sourceSeen("x", OUTSIDE[4]), NODE1[4]);
-        assert.equal(await sourceSeen("x", "192.0.2.12"), NODE1[4], "another node is outside");
-        assert.equal(await sourceSeen("x", Y[4]).catch(() => "no server"), "no server");
-        await lab.put([felix(mode, { natOutgoingExclusions: "IPPoolsAndHostIPs" })]);
-        assert.equal(await sourceSeen("x", "192.0.2.12"), X[4], "unless it is said not to be");
-        assert.equal(await sourceSeen("x", OUTSIDE[4]), NODE1[4]);
+        const inside = tellSources(inPodOf("y"));
+        try {
+          assert.equal(await sourceSeen("x", OUTSIDE[4]), NODE1[4]);
+          assert.equal(await sourceSeen("x", "192.0.2.12"), NODE1[4], "another node is outside");
+          assert.equal(await sourceSeen("x", Y[4]), X[4]);
+          assert.equal(await sourceSeen("x", OUTSIDE[6]), X[6], "the other pool says nothing of it");
+          await lab.put([felix(mode, { natOutgoingExclusions: "IPPoolsAndHostIPs" })]);
+          assert.equal(await sourceSeen("x", "192.0.2.12"), X[4], "unless it is said not to be");
+          assert.equal(await sourceSeen("x", OUTSIDE[4]), NODE1[4]);
+        } finally {
+          inside.close();
+        }
+      });
+
+      test("a pool of IPv6 is as good as one of IPv4", async () => {
+        await lab.hold([...PODS, felix(mode)]);
+        const setNat = async (natOutgoing: boolean): Promise<void> => {
+          const { metadata } = await lab.datastore.patch("IPPool", "default-ipv6-ippool", undefined, {
+            spec: { natOutgoing },
+          });
+          await lab.inForce([{ kindId: "IPPool", ...metadata, namespace: undefined }] as Written[]);
+        };
+        await setNat(true);
+        try {
+          assert.equal(await sourceSeen("x", OUTSIDE[6]), NODE1[6]);
+        } finally {
+          await setNat(false);
+        }
+        assert.equal(await sourceSeen("x", OUTSIDE[6]), X[6]);
       });
 
       test("a pool that is switched off is inside all the same", async () => {
@@ -203,6 +228,54 @@ describe("besides policy", () => {
         const allowed = { "cni.projectcalico.org/allowedSourcePrefixes": JSON.stringify(["203.0.113.8/29"]) };
         await lab.hold([pod("x", 1, X, allowed), PODS[1]!, felix(mode, { workloadSourceSpoofing: "Any" })]);
         await assertArrivals(shots, [true, true, false, false, false, true, false]);
+      });
+
+      test("preDNAT policy sees a service's own address and port, policy of pods what it stands for", async () => {
+        await run("node1", "nft add table ip services");
+        await run("node1", "nft add chain ip services pre { type nat hook prerouting priority dstnat ; }");
+        for (const port of ["30080", "30081"]) {
+          await run("node1", `nft add rule ip services pre ip daddr ${NODE1[4]} tcp dport ${port} dnat to ${X[4]}:80`);
+        }
+        try {
+          const shot = (port: number) => ({
+            name: `to the node's port ${port}`,
+            source: parseAddress(OUTSIDE[4]),
+            destination: parseAddress(NODE1[4]),
+            protocol: PROTOCOL.TCP,
+            sourcePort: 40_000,
+            destinationPort: port,
+            from: memberNamespace(LAB, "outside"),
+            to: inPodOf("x"),
+          });
+          const shots = [shot(30080), shot(30081)];
+          const host = calico("HostEndpoint", "node1", { node: "node1", interfaceName: "eth0" }, { host: "yes" });
+          await lab.hold([...PODS, felix(mode), host]);
+          await assertArrivals(shots, [true, true]);
+          const tcp = (action: string, port: number) => ({ action, protocol: "TCP", destination: { ports: [port] } });
+          const before = calico("GlobalNetworkPolicy", "before", {
+            selector: "has(host)",
+            preDNAT: true,
+            applyOnForward: true,
+            ingress: [tcp("Deny", 30080), tcp("Deny", 80)],
+          });
+          await lab.put([before]);
+          await assertArrivals(shots, [false, true]);
+          const pods = calico("GlobalNetworkPolicy", "pods", { selector: "app == 'x'", ingress: [tcp("Deny", 80)] });
+          await lab.put([pods]);
+          await assertArrivals(shots, [false, false]);
+        } finally {
+          await run("node1", "nft delete table ip services");
+        }
+      });
+
+      test("an established connection outlives a policy that forbids it", async () => {
+        await lab.hold([...PODS, felix(mode)]);
+        using talk = openTalk(inPodOf("y"), X[4], 80);
+        using nearby = openTalk(memberNamespace(LAB, "node1"), X[6], 80);
+        await lab.put([calico("GlobalNetworkPolicy", "none", { selector: "all()", types: ["Ingress", "Egress"] })]);
+        assert.throws(() => openTalk(memberNamespace(LAB, "outside"), X[4], 80, 150));
+        assert.ok(await talk.says("as before"));
+        assert.ok(await nearby.says("as before"));
       });
 
       test("an address of a service that nobody has does not travel in circles", async () => {

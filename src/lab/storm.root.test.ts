@@ -84,7 +84,8 @@ describe("a storm of ADD and DEL with agents killed", () => {
         .catch(() => undefined); // it is dead already
     }, KILL_EVERY_MS);
     /** At least so many, and for as long as it takes to kill, and to succeed, often enough. */
-    const isWanted = (index: number): boolean => index < CONTAINERS || ((kills < KILLS || outcomes.added < ADDED) && index < MOST_CONTAINERS);
+    const isWanted = (index: number): boolean =>
+      index < CONTAINERS || ((kills < KILLS || outcomes.added < ADDED) && index < MOST_CONTAINERS);
     try {
       let next = 0;
       await Promise.all(

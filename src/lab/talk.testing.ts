@@ -1,7 +1,16 @@
 import { closeSync, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseAddress } from "../ip/address.ts";
-import { AF_INET, AF_INET6, connect, MSG_DONTWAIT, receive, SOCK_STREAM } from "../netlink/ffi.io.ts";
+import {
+  AF_INET,
+  AF_INET6,
+  connect,
+  MSG_DONTWAIT,
+  receive,
+  setSocketOption,
+  SOCK_STREAM,
+  SOL_SOCKET,
+} from "../netlink/ffi.io.ts";
 import { socketIn } from "../netlink/namespace.io.ts";
 import { sockaddr } from "./sockaddr.ts";
 
@@ -11,11 +20,19 @@ export interface Talk extends Disposable {
   says(word: string, withinMs?: number): Promise<boolean>;
 }
 
-/** Blocks until the connection stands. Throws `Failure` where nobody answers. */
-export function openTalk(netns: string, address: string, port: number): Talk {
+const SO_SNDTIMEO = 21;
+/** `struct timeval`: seconds and microseconds. */
+const timeval = (milliseconds: number): Uint8Array =>
+  new Uint8Array(
+    BigInt64Array.of(BigInt(Math.floor(milliseconds / 1000)), BigInt((milliseconds % 1000) * 1000)).buffer,
+  );
+
+/** Blocks until the connection stands. Throws `Failure` where nobody answers in time. */
+export function openTalk(netns: string, address: string, port: number, withinMs = 3000): Talk {
   const to = parseAddress(address);
   const fd = socketIn(netns, to.family === 4 ? AF_INET : AF_INET6, SOCK_STREAM, 0);
   try {
+    setSocketOption(fd, SOL_SOCKET, SO_SNDTIMEO, timeval(withinMs));
     connect(fd, sockaddr(to, port));
   } catch (error) {
     closeSync(fd);

@@ -114,6 +114,41 @@ describe("the trail", () => {
     assert.equal(evaluation.steps.at(-1)?.stage, "preDNAT");
   });
 
+  test("what a node sends to a service meets untracked policy as it was sent, and other policy as it leaves", () => {
+    const untracked = `{${ON_HOST}, doNotTrack: true, applyOnForward: true, types: [Egress], egress: [
+      {action: Deny, protocol: TCP, destination: {nets: [10.96.0.0/16]}}]}`;
+    const world = worldOf([...PLACES, ETH0, gnp(untracked), gnp(`{${ON_HOST}, egress: [{action: Allow}]}`)], HOSTS);
+    const flow = flowOf(world, "@node2", "198.51.100.1", "TCP/8080");
+    assert.equal(evaluate(world, flow).allowed, true);
+    const evaluation = evaluate(world, { ...flow, sentTo: { address: "10.96.0.1" } });
+    assert.deepEqual([evaluation.allowed, evaluation.steps.at(-1)?.stage], [false, "untracked"]);
+    // The node of a client has translated before the packet gets here.
+    const ingress = `{${ON_HOST}, preDNAT: true, applyOnForward: true, ingress: [
+      {action: Deny, destination: {nets: [10.96.0.0/16]}}]}`;
+    const other = worldOf([...PLACES, ETH0, gnp(ingress)], HOSTS);
+    const between = { ...flowOf(other, "a/x", "a/y", "TCP/8080"), sentTo: { address: "10.96.0.1" } };
+    assert.equal(evaluate(other, between).allowed, true);
+  });
+
+  test("a workload has nothing to do with families that it has no address of", () => {
+    const world = worldOf([...PLACES, "pod b/w 10.0.1.2"]);
+    const flow = { protocol: 6, destinationPort: 80, family: 6 } as const;
+    const [from, to] = [
+      {
+        ...flow,
+        source: { endpoint: "wep/b/node1-k8s-w-eth0", address: "fe80::9" },
+        destination: { address: "2001:db8:9::9" },
+      },
+      {
+        ...flow,
+        source: { address: "2001:db8:9::9" },
+        destination: { endpoint: "wep/b/node1-k8s-w-eth0", address: "fe80::9" },
+      },
+    ].map((each) => evaluate(world, each));
+    assert.deepEqual([from?.allowed, from?.egress?.decision], [false, { by: "family" }]);
+    assert.deepEqual([to?.allowed, to?.ingress?.decision], [false, { by: "family" }]);
+  });
+
   test("the interface of a flow picks the host endpoint", () => {
     const world = worldOf([...PLACES, ETH0], HOSTS);
     const flow = flowOf(world, "198.51.100.1", "@node2", "TCP/1");

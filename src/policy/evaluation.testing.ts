@@ -500,6 +500,39 @@ rows("host endpoints", [
   },
 ]);
 
+const HOSTS_V6 = { interfaces: { node2: [{ name: "eth0", addresses: ["2001:db8:f::2"] }] } };
+const UNTRACKED = (rule: string): string =>
+  gnp(
+    `{${ON_HOST}, doNotTrack: true, applyOnForward: true, types: [Ingress, Egress], ingress: [${rule}], egress: [${rule}]}`,
+  );
+
+rows("host endpoints never hold back", [
+  {
+    name: "neighbour discovery, nor reports of listeners",
+    objects: [ETH0, gnp(`{${ON_HOST}, types: [Ingress, Egress]}`), UNTRACKED("{action: Deny, protocol: ICMPv6}")],
+    settings: HOSTS_V6,
+    flows: `2001:db8:9::1 -> @node2 ICMPv6/135 yes
+      @node2 -> 2001:db8:9::1 ICMPv6/136 yes
+      @node2 -> 2001:db8:9::1 ICMPv6/143 yes
+      2001:db8:9::1 -> @node2 ICMPv6/128 no`,
+  },
+  {
+    name: "in untracked policy, what may be an answer of or to a failsafe port; policy of connections knows better",
+    objects: [
+      ETH0,
+      UNTRACKED("{action: Deny, protocol: TCP, destination: {ports: [9]}}"),
+      gnp(`{${ON_HOST}, types: [Ingress], ingress: [{action: Allow, protocol: TCP}]}`),
+    ],
+    settings: {
+      ...HOSTS,
+      settings: { failsafeOutboundHostPorts: [{ protocol: "TCP", port: 6443, net: "198.51.100.0/24" }] },
+    },
+    flows: `198.51.100.1 -> @node2 TCP/9/6443 yes
+      198.51.100.1 -> @node2 TCP/9/6444 no
+      198.51.101.1 -> @node2 TCP/9/6443 no`,
+  },
+]);
+
 const toHost = (action: "Accept" | "Drop" | "Reject" | "Return") => ({
   ...HOSTS,
   settings: { defaultEndpointToHostAction: action },
