@@ -1,5 +1,6 @@
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { promisify } from "node:util";
 import { ARP_TABLE } from "../dataplane/arpTable.ts";
 import { packetFilter, iptablesBackend, type FilterHost, type IptablesBackend } from "../dataplane/iptablesMode.ts";
 import type { KernelRules } from "../dataplane/ruleset.ts";
@@ -33,7 +34,8 @@ export interface PolicyKernel {
 
 const TABLES = ["raw", "mangle", "nat", "filter"];
 const BACKENDS: readonly IptablesBackend[] = ["legacy", "nft"];
-const TOOL_MS = 10_000;
+const TOOL_OPTIONS = { encoding: "utf8", timeout: 10_000, maxBuffer: 1 << 30 } as const;
+const run = promisify(execFile);
 
 export interface PolicyKernelOptions {
   /** Others had changed our rules, and they were put right. */
@@ -104,9 +106,12 @@ export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): Po
         const { openNftKernelRules } = await import("../dataplane/nftRules.io.ts");
         return removeAll(openNftKernelRules({ family }));
       }
-      for (const { backend: of, text } of inUse(family)) {
+      for (const { backend: of, tool } of toolsInUse(family)) {
+        // Another's writing may hold the lock that the tool waits for, and the agent goes on meanwhile.
         // oxlint-disable-next-line no-await-in-loop -- they share sets
-        if (text.includes(":cali-")) await removeAll(await openIptables(family, of, settings));
+        const { stdout } = await run(tool, TOOL_OPTIONS);
+        // oxlint-disable-next-line no-await-in-loop
+        if (stdout.includes(":cali-")) await removeAll(await openIptables(family, of, settings));
       }
     },
   };
@@ -147,8 +152,13 @@ function nftTables(): TableName[] | undefined {
   }
 }
 
-/** What iptables has of the family, by its two forms. No tool is started where the kernel has nothing. */
+/** What iptables has of the family, by its two forms. Waits for the tools: for an agent that does nothing else yet. */
 function inUse(family: Family): { backend: IptablesBackend; text: string }[] {
+  return toolsInUse(family).map(({ backend, tool }) => ({ backend, text: spawnSync(tool, TOOL_OPTIONS).stdout ?? "" }));
+}
+
+/** The tools that can tell what iptables has of the family: none where the kernel has nothing. */
+function toolsInUse(family: Family): { backend: IptablesBackend; tool: string }[] {
   const six = family === 4 ? "" : "6";
   const kernelHas: Record<IptablesBackend, () => boolean> = {
     legacy: () => {
@@ -158,12 +168,9 @@ function inUse(family: Family): { backend: IptablesBackend; text: string }[] {
     nft: () =>
       nftTables()?.some(({ family: of, name }) => of === tableFamily(family) && TABLES.includes(name)) === true,
   };
-  return BACKENDS.flatMap((backend) => {
-    const tool = `ip${six}tables-${backend}-save`;
-    if (!kernelHas[backend]() || !isInstalled(tool)) return [];
-    const { stdout } = spawnSync(tool, { encoding: "utf8", timeout: TOOL_MS, maxBuffer: 1 << 30 });
-    return [{ backend, text: stdout ?? "" }];
-  });
+  return BACKENDS.map((backend) => ({ backend, tool: `ip${six}tables-${backend}-save` })).filter(
+    ({ backend, tool }) => kernelHas[backend]() && isInstalled(tool),
+  );
 }
 
 function isInstalled(tool: string): boolean {

@@ -1,9 +1,9 @@
 /** The address sets of one family, through `ipset restore` and `ipset save`. */
 import type { Family } from "../ip/address.ts";
 import { Failure } from "../lib/errors.ts";
-import type { SetChange, SetKind } from "../policy/sets.ts";
+import { memberFamily, type SetChange, type SetKind } from "../policy/sets.ts";
 import { runTool } from "./hostTool.io.ts";
-import { createLine, ipsetMembers, isSimpleMember, parseIpsetSave, familyOfMember } from "./ipsetText.ts";
+import { createLine, ipsetMembers, isSimpleMember, parseIpsetSave } from "./ipsetText.ts";
 import { isOurSet, setName, temporarySetName } from "./iptablesNames.ts";
 
 export interface IpsetOptions {
@@ -100,8 +100,7 @@ export function ipsets({ family, namespace, commandTimeout, maxSetSize }: IpsetO
     }
     const set = present ?? { name, kind, members: new Set<string>(), maxSize: 0 };
     sets.set(id, set);
-    const ours = (members: readonly string[]): string[] =>
-      members.filter((member) => familyOfMember(member) === family);
+    const ours = (members: readonly string[]): string[] => members.filter((member) => memberFamily(member) === family);
     const [add, remove] = [ours(added), ours(removed)];
     const isSimple = present !== undefined && [...add, ...remove].every(isSimpleMember);
     // What goes stays for a while beside what comes.

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { createLine, familyOfMember, ipsetMembers, parseIpsetSave } from "./ipsetText.ts";
+import { memberFamily } from "../policy/sets.ts";
+import { createLine, ipsetMembers, parseIpsetSave } from "./ipsetText.ts";
 import { isOurSet } from "./iptablesNames.ts";
 
 describe("address sets in the words of ipset", () => {
@@ -19,7 +20,7 @@ describe("address sets in the words of ipset", () => {
     const members = ["10.0.0.1", "0.0.0.0/0", "fd00::/8", "::/0", "10.0.0.1,tcp:80", "fd00::1,sctp:1"];
     assert.deepEqual([...ipsetMembers(4, members)], ["10.0.0.1", "0.0.0.0/1", "128.0.0.0/1", "10.0.0.1,tcp:80"]);
     assert.deepEqual([...ipsetMembers(6, members)], ["fd00::/8", "::/1", "8000::/1", "fd00::1,sctp:1"]);
-    assert.deepEqual(members.map(familyOfMember), [4, 4, 6, 6, 4, 6]);
+    assert.deepEqual(members.map(memberFamily), [4, 4, 6, 6, 4, 6]);
   });
 
   test("are read, those of others left out", () => {

@@ -1,7 +1,7 @@
 /** Sets in the words of ipset: what its `restore` takes and its `save` prints. */
 import type { Family } from "../ip/address.ts";
 import { formatNet, parseNet } from "../policy/model.ts";
-import type { SetKind } from "../policy/sets.ts";
+import { memberFamily, type SetKind } from "../policy/sets.ts";
 
 /** A set of one family, as the kernel has it or is to have it. */
 export interface KernelSet {
@@ -22,7 +22,7 @@ export function createLine(name: string, family: Family, { kind, maxSize }: Omit
 export function ipsetMembers(family: Family, members: Iterable<string>): Set<string> {
   const all = new Set<string>();
   for (const member of members) {
-    if (familyOfMember(member) !== family) continue;
+    if (memberFamily(member) !== family) continue;
     if (member === "0.0.0.0/0") all.add("0.0.0.0/1").add("128.0.0.0/1");
     else if (member === "::/0") all.add("::/1").add("8000::/1");
     else all.add(member);
@@ -33,12 +33,6 @@ export function ipsetMembers(family: Family, members: Iterable<string>): Set<str
 /** Whether a change by these members alone says what is to be added and removed: everything overlaps with its halves. */
 export function isSimpleMember(member: string): boolean {
   return !member.endsWith("/0") && !member.endsWith("/1");
-}
-
-/** A member's ports are behind a comma and have a colon. */
-export function familyOfMember(member: string): Family {
-  const comma = member.indexOf(",");
-  return (comma < 0 ? member : member.slice(0, comma)).includes(":") ? 6 : 4;
 }
 
 /**

@@ -15,6 +15,7 @@ import {
 import { LAYERS } from "./iptablesSave.ts";
 import {
   chainKeyOf,
+  setsOf,
   type ChainKey,
   type DispatchMap,
   type HookRule,
@@ -120,10 +121,7 @@ export function iptablesModel(family: Family, scratch: ScratchMarks): IptablesMo
       for (const action of actions) {
         if (action.do === "dispatch") change(usersOfMap, chainKeyOf({ layer, name: action.map }), it);
       }
-      for (const match of matches) {
-        if (match.on === "set") change(usersOfSet, match.set, it);
-        if (match.on === "ports") for (const set of match.sets) change(usersOfSet, set, it);
-      }
+      for (const set of matches.flatMap(setsOf)) change(usersOfSet, set, it);
     }
   }
 

@@ -267,5 +267,5 @@ describe("iptables has no words for", () => {
 
 test("a mark mask has to have room for the scratch marks", () => {
   assert.deepEqual(scratchMarks(0xffff0000), { all: 0x80000, block: 0x100000 });
-  assert.throws(() => scratchMarks(0xf0000), /0xf0000 has too few bits/);
+  assert.throws(() => scratchMarks(0xf0000), /0xf0000 has 4 bits, and the rules need 5/);
 });

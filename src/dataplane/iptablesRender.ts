@@ -11,6 +11,7 @@ import {
 } from "./iptablesMatch.ts";
 import { dispatchTree, type DispatchTree } from "./iptablesDispatch.ts";
 import { branchName, chainName, hex, inexpressible, ruleHashes } from "./iptablesNames.ts";
+import { marksOf } from "./ruleContext.ts";
 import { commentOptions, isLimited, join, setMark, targetOf } from "./iptablesTarget.ts";
 import type { ChainRule, Counted, DispatchMap, Layer, Match, RuleAction, RuleChain } from "./ruleset.ts";
 
@@ -46,11 +47,9 @@ export interface ScratchMarks {
   readonly block: number;
 }
 
-/** The fourth and fifth bit of the mask, from the low end: Felix takes accept, pass and drop before them. */
+/** Those that the ruleset leaves free. Throws `RulesetError` where the mask has too few bits. */
 export function scratchMarks(markMask: number): ScratchMarks {
-  const bits = Array.from({ length: 32 }, (_, bit) => (1 << bit) >>> 0).filter((bit) => (markMask & bit) !== 0);
-  const [all, block] = bits.slice(3);
-  if (all === undefined || block === undefined) throw inexpressible(`the mark mask ${hex(markMask)} has too few bits`);
+  const { scratch0: all, scratch1: block } = marksOf(markMask);
   return { all, block };
 }
 

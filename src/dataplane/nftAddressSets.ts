@@ -1,9 +1,9 @@
 /** Address sets as sets of nf_tables: single addresses and networks apart. */
 import type { Family } from "../ip/address.ts";
 import { netText } from "../policy/model.ts";
-import type { SetChange } from "../policy/sets.ts";
+import { memberFamily, type SetChange } from "../policy/sets.ts";
 import type { KeptSet, KeptSetChange } from "./keptTable.ts";
-import { endpointsForm, hostsForm, isNetwork, memberFamily, netsForm, type SetForm, type SetShape } from "./nftSets.ts";
+import { endpointsForm, hostsForm, isNetwork, netsForm, type SetForm, type SetShape } from "./nftSets.ts";
 
 export interface NftAddressSets {
   /**
@@ -60,13 +60,13 @@ export function nftAddressSets(family: Family): NftAddressSets {
       return set && shape(set);
     },
     change(change, into) {
-      const { id, kind, state } = change;
+      const { id, state } = change;
       const known = sets.get(id);
       const before = shape(known);
       const set = known ?? make(change);
-      const added = halves(change.added, kind, family);
+      const added = halves(change.added, family);
       // A set that is said to be new has no more than what is said with it.
-      const removed = state === "new" ? allBut(set, added) : halves(change.removed, kind, family);
+      const removed = state === "new" ? allBut(set, added) : halves(change.removed, family);
       if (state === "gone") sets.delete(id);
       else sets.set(id, set);
       const hosts = update(set.hosts, added.hosts, removed.hosts);
@@ -96,10 +96,10 @@ interface Halves {
 }
 
 /** The members of the family, of which there may be a quarter of a million. A network of one is its address. */
-function halves(members: readonly string[], kind: SetChange["kind"], family: Family): Halves {
+function halves(members: readonly string[], family: Family): Halves {
   const all: Halves = { hosts: [], nets: [] };
   for (const member of members) {
-    if (memberFamily(member, kind) !== family) continue;
+    if (memberFamily(member) !== family) continue;
     const canonical = isNetwork(member) ? netText(member) : member;
     (isNetwork(canonical) ? all.nets : all.hosts).push(canonical);
   }

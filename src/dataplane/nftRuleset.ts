@@ -16,6 +16,7 @@ import {
   type Layer,
   type RuleChain,
   type RulesetChange,
+  setsOf,
 } from "./ruleset.ts";
 
 /** Takes changes in, and says what they mean for the kernel. */
@@ -72,7 +73,7 @@ export function nftRuleset(family: Family): NftRuleset {
       ...(base === undefined ? {} : { base }),
       ...(other === undefined ? {} : { instead: drafts(other) }),
     };
-    return { name, chain, sets: setsIn(rules) };
+    return { name, chain, sets: new Set(rules.flatMap(({ matches }) => matches.flatMap(setsOf))) };
   }
 
   function changeMap(key: ChainKey, map: DispatchMap | undefined, into: Map<string, KeptSetChange | undefined>): void {
@@ -129,17 +130,6 @@ export function nftRuleset(family: Family): NftRuleset {
 
 function missing(what: string): never {
   throw new Failure("missing", `there is no ${what}`);
-}
-
-function setsIn(rules: readonly ChainRule[]): Set<string> {
-  const ids = new Set<string>();
-  for (const { matches } of rules) {
-    for (const match of matches) {
-      if (match.on === "set") ids.add(match.set);
-      if (match.on === "ports") for (const id of match.sets) ids.add(id);
-    }
-  }
-  return ids;
 }
 
 function entryChanges(

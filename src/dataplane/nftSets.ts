@@ -14,7 +14,6 @@ import {
 } from "../netlink/nftKey.ts";
 import type { NftSet } from "../netlink/nftSet.ts";
 import { PROTOCOL, protocolName } from "../policy/model.ts";
-import type { SetKind } from "../policy/sets.ts";
 import { chainName, netsName, setName, tableOf } from "./nftNames.ts";
 import type { DispatchMap, Layer } from "./ruleset.ts";
 
@@ -37,12 +36,6 @@ export interface SetShape {
 
 export function addressType(family: Family): KeyType {
   return family === 4 ? "ipv4_addr" : "ipv6_addr";
-}
-
-/** The family of a member of either kind, as `10.0.0.1,tcp:80`. */
-export function memberFamily(member: string, kind: SetKind): Family {
-  if (kind === "net") return member.includes(":") ? 6 : 4;
-  return member.indexOf(":") < member.indexOf(",") ? 6 : 4;
 }
 
 export function isNetwork(member: string): boolean {

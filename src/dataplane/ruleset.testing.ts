@@ -3,7 +3,16 @@ import assert from "node:assert/strict";
 import type { Family } from "../ip/address.ts";
 import { familyOfNet } from "../policy/model.ts";
 import type { SetKind } from "../policy/sets.ts";
-import type { ChainRule, DispatchMap, HookRule, Match, RuleAction, RuleChain, RulesetChange } from "./ruleset.ts";
+import {
+  setsOf,
+  type ChainRule,
+  type DispatchMap,
+  type HookRule,
+  type Match,
+  type RuleAction,
+  type RuleChain,
+  type RulesetChange,
+} from "./ruleset.ts";
 
 /** All that is in the kernel of one family. */
 export interface Ruleset {
@@ -56,9 +65,8 @@ function checkPointers({ chains, maps, hooks, sets }: Ruleset): void {
   };
   const look = (layer: string, { matches, actions }: ChainRule, by: string): void => {
     for (const match of matches) {
-      const needed = match.on === "set" ? [match.set] : match.on === "ports" ? match.sets : [];
       const kind = match.on === "set" ? "net" : "ip,port";
-      for (const set of needed) assert.equal(sets.get(set)?.kind, kind, `${by} looks at the set ${set}`);
+      for (const set of setsOf(match)) assert.equal(sets.get(set)?.kind, kind, `${by} looks at the set ${set}`);
     }
     for (const [at, action] of actions.entries()) {
       const isLast = at === actions.length - 1;
@@ -72,7 +80,7 @@ function checkPointers({ chains, maps, hooks, sets }: Ruleset): void {
   for (const { layer, hook, rule } of hooks) look(layer, rule, `hook ${layer} ${hook}`);
   for (const [key, chain] of chains) {
     assert.equal(key, `${chain.layer}/${chain.name}`);
-    for (const rule of chain.rules) look(chain.layer, rule, key);
+    for (const rule of [...chain.rules, ...(chain.instead ?? [])]) look(chain.layer, rule, key);
   }
   for (const [key, map] of maps) {
     assert.equal(key, `${map.layer}/${map.name}`);

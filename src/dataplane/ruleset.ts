@@ -41,6 +41,12 @@ export type Match = { readonly negated?: true } &
     | { readonly on: "reversePath" }
   );
 
+/** The ids of the sets that it looks at. */
+export function setsOf(match: Match): readonly string[] {
+  if (match.on === "set") return [match.set];
+  return match.on === "ports" ? match.sets : [];
+}
+
 export type RuleAction =
   | { readonly do: "accept" | "drop" | "return" | "notrack" }
   /** The sender is told: administratively prohibited, or as the renderer's default is. */

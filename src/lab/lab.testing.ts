@@ -100,7 +100,8 @@ export interface AgentReport {
 }
 
 export async function agentReport(lab: string, node: string): Promise<AgentReport> {
-  return (await askAgent(`${nodeFiles(lab, node).runDirectory}/agent.sock`, "/status")) as AgentReport;
+  // Long: the tests' machines may have other things to do.
+  return (await askAgent(`${nodeFiles(lab, node).runDirectory}/agent.sock`, "/status", 10_000)) as AgentReport;
 }
 
 /** Polls until `check` no longer throws, and returns what it gave; throws its last failure after `milliseconds`. */

@@ -206,6 +206,31 @@ describe("policy in a lab of three nodes", () => {
     await caracalOk(["delete", "networkpolicy", "big", "-n", "shop", "--wait"]);
   });
 
+  test("of settings that cannot be carried out, apply --wait says so, and those before stay", async () => {
+    const felix = (spec: string): string =>
+      `{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: default}, spec: ${spec}}`;
+    const { code, errors } = await caracal(
+      LAB,
+      ["apply", "-f", "-", "--wait"],
+      felix("{nftablesMode: Enabled, nftablesMarkMask: 983040}"),
+    );
+    assert.equal(code, 1);
+    assert.match(errors, /not in force: node\d: the mark mask 0xf0000 has 4 bits, and the rules need 5/);
+    await assertAgreement();
+    await apply(felix("{nftablesMode: Enabled}"));
+  });
+
+  test("keeps the host from claiming its pods' own addresses, by nf_tables", async () => {
+    const { output } = await onMember(LAB, "node1", ["nft", "list", "table", "arp", "calico-arp"]);
+    const status = JSON.parse(await caracalOk(["get", "pods", "-A", "-o", "json"])) as {
+      items: { spec: { nodeName?: string }; status?: { podIP?: string } }[];
+    };
+    const own = status.items.flatMap(({ spec, status: of }) => (spec.nodeName === "node1" ? (of?.podIP ?? []) : []));
+    assert.ok(own.length > 0);
+    for (const address of own)
+      assert.match(output, new RegExp(`"cali[0-9a-f]{11}" \\. ${address.replaceAll(".", "\\.")}\\b`));
+  });
+
   test("of a policy whose node says it, comes back when others take the table away", async () => {
     await apply(POLICIES);
     assert.equal((await onMember(LAB, "node1", ["nft", "delete", "table", "ip", "calico"])).code, 0);

@@ -4,7 +4,8 @@ import { after, before, describe, test } from "node:test";
 import fc from "fast-check";
 import { cellsBetween, compare, memberPlace, podPlace, type Cell } from "./policyCells.testing.ts";
 import { policyLab, type PolicyLab } from "./policyLab.testing.ts";
-import { anyCluster, SOURCE_PORTS, type Manifest } from "./policyObjects.testing.ts";
+import { anyCluster, type Manifest } from "./policyObjects.testing.ts";
+import { SOURCE_PORTS } from "./policySpecs.testing.ts";
 import { memberNamespace } from "./files.ts";
 import { respond, type Responder } from "./responder.io.ts";
 

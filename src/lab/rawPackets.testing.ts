@@ -82,7 +82,7 @@ export async function shoot(
 }
 
 /** A packet that may pass is there long before. */
-const SILENCE_MS = 50;
+const SILENCE_MS = 35;
 let nextMark = 0;
 
 function receiver(netns: string, family: Family, protocol: number): number {

@@ -1,5 +1,6 @@
 /** Address sets: whose addresses a selector means, where a named port is, what stands behind a service. */
 import { createHash } from "node:crypto";
+import type { Family } from "../ip/address.ts";
 import { selectorId, type Labels, type Selector } from "../resources/selector.ts";
 import { labelIndex } from "./labelIndex.ts";
 import type { Members } from "./members.naive.ts";
@@ -248,6 +249,14 @@ function* sliceMembers({ addresses, ports }: ServiceSlice, kind: SetKind): Gener
 /** `10.0.0.1,tcp:80`, as ipset writes it. */
 export function portMember(address: string, protocol: number, port: number): string {
   return `${address},${protocolName(protocol).toLowerCase()}:${port}`;
+}
+
+/** The family of a member of either kind. */
+export function memberFamily(member: string): Family {
+  const colon = member.indexOf(":");
+  if (colon < 0) return 4;
+  const comma = member.indexOf(",");
+  return comma < 0 || colon < comma ? 6 : 4;
 }
 
 function sameNets(a: readonly string[], b: readonly string[]): boolean {

@@ -16,18 +16,33 @@ import {
 } from "./forwarder.testing.ts";
 import { BACKENDS, changeTo, FAMILIES } from "./iptables.testing.ts";
 import { openIptablesKernelRules } from "./iptablesRules.io.ts";
+import { openNftKernelRules } from "./nftRules.io.ts";
 import { passHook, travelling, type Travelling } from "./packetPath.testing.ts";
 import {
   chainKeyOf,
   type ChainRule,
   type Hook,
   type HookRule,
+  type KernelRules,
   type Layer,
   type Match,
   type RuleAction,
   type RuleChain,
 } from "./ruleset.ts";
 import { emptyRuleset, type Ruleset } from "./ruleset.testing.ts";
+
+interface Driver {
+  readonly name: string;
+  readonly open: (family: Family, namespace: string) => KernelRules;
+}
+
+const DRIVERS: readonly Driver[] = [
+  ...BACKENDS.map((backend): Driver => ({
+    name: `iptables-${backend}`,
+    open: (family, namespace) => openIptablesKernelRules({ family, backend, namespace }),
+  })),
+  { name: "nf_tables", open: (family, namespace) => openNftKernelRules({ family, namespace }) },
+];
 
 /** A packet, the interfaces of its way, and what the kernel makes of it. `out` is absent where the node keeps it. */
 interface Sent {
@@ -159,10 +174,10 @@ async function until(what: () => Promise<void> | void): Promise<void> {
   }
 }
 
-describe("rules of iptables see the packets that they mean", () => {
-  for (const backend of BACKENDS) {
+describe("rules see the packets that they mean", () => {
+  for (const { name, open } of DRIVERS) {
     for (const family of FAMILIES) {
-      test(`each match, IPv${family}, ${backend}`, async () => {
+      test(`each match, IPv${family}, ${name}`, async () => {
         using node = forwarder();
         const { other, far } = WORLD[family];
         const all = matches(family);
@@ -185,7 +200,7 @@ describe("rules of iptables see the packets that they mean", () => {
           ]),
           hook("filter", "FORWARD", { do: "jump", chain: "cali-count-filter" }),
         ]);
-        const rules = openIptablesKernelRules({ family, backend, namespace: node.path });
+        const rules = open(family, node.path);
         assert.deepEqual(await rules.apply(changeTo(ruleset)), []);
         const expected = new Map(chains.flatMap((chain) => chain.rules.map(({ counted }) => [counted!.of, [0, 0]])));
         const surroundings = { local: [WORLD[family].node], isReversePath: true };
@@ -227,10 +242,10 @@ const onlyLayer = (ruleset: Ruleset, layer: Layer): Ruleset => ({
   hooks: ruleset.hooks.filter((each) => each.layer === layer),
 });
 
-describe("rules of iptables do with packets what they say", () => {
-  for (const backend of BACKENDS) {
+describe("rules do with packets what they say", () => {
+  for (const { name, open } of DRIVERS) {
     for (const family of FAMILIES) {
-      test(`each action, IPv${family}, ${backend}`, async () => {
+      test(`each action, IPv${family}, ${name}`, async () => {
         using node = forwarder();
         const { pod1, far, other } = WORLD[family];
         const heard: string[] = [];
@@ -242,7 +257,7 @@ describe("rules of iptables do with packets what they say", () => {
             failed: ({ message }) => heard.push(message),
           },
         );
-        const rules = openIptablesKernelRules({ family, backend, namespace: node.path });
+        const rules = open(family, node.path);
         try {
           assert.deepEqual(await rules.apply(changeTo(actionRules(family))), []);
           const send = (to: string, destinationPort: number, sourcePort = 1000 + destinationPort): void =>
