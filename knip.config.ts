@@ -4,6 +4,6 @@ export default {
   // The linter needs the one beside it for its rules about types; scripts/check.sh starts the linter by its path.
   ignoreDependencies: ["oxlint", "oxlint-tsgolint"],
   // What scripts/setup.sh installs from Debian.
-  ignoreBinaries: ["bgpdump", "etcd", "etcdctl", "gcc", "ip", "ping"],
+  ignoreBinaries: ["bgpdump", "etcd", "etcdctl", "gcc", "ip", "ping", "tcpdump"],
   ignoreExportsUsedInFile: true,
 };

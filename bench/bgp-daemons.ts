@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { PeerConfig } from "../src/bgp/config.ts";
 import { ALL, address4, ASN, HOSTS, type Router } from "../src/bgp/daemons.testing.ts";
 import type { ProcessConfig } from "../src/bgp/speaker-process.testing.ts";
+import { SMALL_HEAP } from "../src/lab/process.io.ts";
 import { NEXT_HOPS, sender } from "../src/bgp/traffic.testing.ts";
 
 export type Candidate = Router | "caracal";
@@ -18,7 +19,7 @@ export interface Role {
 }
 
 /** Options of Node, as the agent is started with them. */
-export const CARACAL_OPTIONS: readonly string[] = ["--max-semi-space-size=4"];
+export const CARACAL_OPTIONS: readonly string[] = SMALL_HEAP;
 
 export function configOf(host: Candidate, { kind, neighbours }: Role): string {
   const own = address4(HOSTS[host]);

@@ -7,8 +7,8 @@ import { cpuOf } from "./node.ts";
 import { applyAll, PODS } from "./pods.ts";
 import { formatTable, type BenchResult } from "./table.ts";
 
-/** After the start of pods, for what goes on behind them to end. */
-const SETTLE_SECONDS = 5;
+/** For what goes on behind the start of pods to end, and for the agent to see that it is idle and give memory back. */
+const SETTLE_SECONDS = 12;
 const IDLE_SECONDS = 30;
 
 /** What agents cost that have nothing to do, in a lab of three nodes with their BGP sessions. */

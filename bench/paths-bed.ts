@@ -1,7 +1,9 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { parseDefinition, type LabDefinition } from "../src/lab/definition.ts";
-import { labFiles, memberNamespace, podNamespace } from "../src/lab/files.ts";
+import { memberNamespace, podNamespace } from "../src/lab/files.ts";
 import { portName, ROUTER } from "../src/lab/network.io.ts";
 import { preparePlugin } from "../src/lab/plugin.io.ts";
 import { labDown, labUp } from "../src/lab/up.io.ts";
@@ -13,9 +15,9 @@ import { caracal } from "./lab.ts";
 import { addHandPath, FLANNEL, type HostPair } from "./paths-hosts.ts";
 
 /**
- * Pairs of hosts on one segment, each with a pod, and in each pair another way between the pods: two nodes with their
- * agents and a pod of every kind of pool, and hosts that are set up by hand or by flannel. All have the same wires: a pod's
- * veth pair, and one to the segment's bridge.
+ * Pairs of hosts on one segment with a pod each, and in each pair another way between the pods: hosts that are set up by
+ * hand or by flannel, and clusters of two nodes with their agents, a lab for each, so that no cluster pays for what another
+ * needs. All have the same wires: a pod's veth pair, and one to the segment's bridge.
  */
 export interface Bed {
   /** By the name of the path: where the traffic comes from, and the address that it goes to. */
@@ -29,10 +31,17 @@ export interface Bed {
   close(): Promise<void>;
 }
 
-const AGENT_PATHS = ["no encapsulation", "IPIP", "VXLAN"] as const;
+/** Clusters by the mode of their pool. The last one is as people have it: tunnels for elsewhere, and translation. */
+const AGENT_PATHS = {
+  "no encapsulation": { part: "pathsplain", natOutgoing: false, modes: {} },
+  IPIP: { part: "pathsipip", natOutgoing: false, modes: { ipip: "Always" } },
+  VXLAN: { part: "pathsvxlan", natOutgoing: false, modes: { vxlan: "Always" } },
+  "CrossSubnet, natOutgoing": { part: "pathscross", natOutgoing: true, modes: { vxlan: "CrossSubnet" } },
+} as const;
+type AgentPath = keyof typeof AGENT_PATHS;
 const HAND_PATHS = ["plain", "VXLAN by hand"] as const;
 const FLANNEL_PATHS = ["flannel udp", "flannel vxlan", "flannel host-gw"] as const;
-export const PATHS = [...HAND_PATHS, ...AGENT_PATHS, ...FLANNEL_PATHS] as const;
+export const PATHS = [...HAND_PATHS, ...(Object.keys(AGENT_PATHS) as AgentPath[]), ...FLANNEL_PATHS] as const;
 export type PathName = (typeof PATHS)[number];
 
 const ROOT = new URL("..", import.meta.url).pathname;
@@ -40,52 +49,69 @@ const PORT = 5201;
 const STREAM_MS = 700;
 const PINGS = 2000;
 
-/** A pool of each kind, in the order in which they are made: pods get the MTU that the pools so far allow. */
-const POOLS = {
-  "no encapsulation": { name: "default-ipv4-ippool", cidr: "10.244.0.0/16", modes: "" },
-  IPIP: { name: "ipip", cidr: "10.245.0.0/16", modes: "ipipMode: Always" },
-  VXLAN: { name: "vxlan", cidr: "10.246.0.0/16", modes: "vxlanMode: Always" },
-} as const;
-const podNameOf = (pool: string, side: number): string => `${pool.replaceAll("default-ipv4-ippool", "plain")}${side}`;
+/** What is taken away at the end, the last first. */
+type Closers = (() => Promise<unknown>)[];
 
-export async function openBed(): Promise<Bed> {
-  const lab = benchLabName("paths");
+/** A lab that is up. */
+interface UpLab {
+  readonly name: string;
+  readonly definition: LabDefinition;
+}
+
+/** @param names the paths that are wanted */
+export async function openBed(names: readonly PathName[] = PATHS): Promise<Bed> {
   await clearLabs();
-  const pairs = [...HAND_PATHS, ...FLANNEL_PATHS].map((name, index) => ({ name, hosts: [`a${index}`, `b${index}`] }));
-  const input = {
-    kind: "Lab",
-    segments: [{ subnet: "192.0.2.0/24", nodes: ["node1", "node2"], hosts: pairs.flatMap(({ hosts }) => hosts) }],
-  };
-  const closers: (() => Promise<unknown>)[] = [];
+  const closers: Closers = [];
   const close = async (): Promise<void> => {
     for (const each of closers.toReversed()) await each();
-    await labDown(lab, () => undefined);
   };
+  const paths = new Map<PathName, { netns: string; address: string }>();
   try {
-    await labUp(lab, input, { command: PROGRAM, plugin: preparePlugin(ROOT, process.execPath) }, () => undefined);
-    const definition = parseDefinition(input);
-    const tool = `${labFiles(lab).directory}/stream`;
+    const directory = mkdtempSync(`${tmpdir()}/caracal-bench-`);
+    closers.push(() => Promise.resolve(rmSync(directory, { recursive: true, force: true })));
+    const tool = `${directory}/stream`;
     execFileSync("gcc", ["-O2", "-o", tool, new URL("stream.c", import.meta.url).pathname, "-lpthread"]);
-    const paths = new Map<PathName, { netns: string; address: string }>();
-    for (const [index, { name, hosts }] of pairs.entries()) {
-      const pair = hostPair(lab, definition, hosts, index);
-      const end = name in FLANNEL ? await addFlannel(name as keyof typeof FLANNEL, pair) : undefined;
-      if (end === undefined) addHandPath(name as (typeof HAND_PATHS)[number], pair);
-      else closers.push(end);
+    const pairs = [...HAND_PATHS, ...FLANNEL_PATHS].filter((name) => names.includes(name));
+    const hosts = pairs.flatMap((_, index) => [`a${index}`, `b${index}`]);
+    const plain = await startLab("no encapsulation", hosts, closers);
+    for (const [index, name] of pairs.entries()) {
+      const pair = hostPair(plain, index);
+      if (name in FLANNEL) closers.push(await addFlannel(name as keyof typeof FLANNEL, pair));
+      else addHandPath(name as (typeof HAND_PATHS)[number], pair);
       paths.set(name, { netns: pair.pods[0], address: pair.podAddress(2) });
       await serve(pair.pods[1], tool, closers);
     }
-    for (const name of AGENT_PATHS) {
-      const address = await addPods(lab, POOLS[name]);
-      const pods = [1, 2].map((side) => podNamespace(lab, "default", podNameOf(POOLS[name].name, side)));
-      paths.set(name, { netns: pods[0]!, address });
-      await serve(pods[1]!, tool, closers);
+    const labs = [plain];
+    for (const name of Object.keys(AGENT_PATHS) as AgentPath[]) {
+      if (!names.includes(name)) continue;
+      const lab = name === "no encapsulation" ? plain : await startLab(name, [], closers);
+      if (lab !== plain) labs.push(lab);
+      const address = await addPods(lab.name);
+      const [client, server] = PODS.map((pod) => podNamespace(lab.name, "default", pod)) as [string, string];
+      paths.set(name, { netns: client, address });
+      await serve(server, tool, closers);
     }
-    return { paths, ...measures(paths, tool), setOffloads: (on) => setOffloads(lab, definition, on), close };
+    const offloads = (on: boolean): void => labs.forEach((lab) => setOffloads(lab, on));
+    return { paths, ...measures(paths, tool), setOffloads: offloads, close };
   } catch (error) {
     await close();
     throw error;
   }
+}
+
+/** @param hosts machines without agents, beside the two nodes */
+async function startLab(path: AgentPath, hosts: readonly string[], closers: Closers): Promise<UpLab> {
+  const { part, natOutgoing, modes } = AGENT_PATHS[path];
+  const name = benchLabName(part);
+  const input = {
+    kind: "Lab",
+    segments: [{ subnet: "192.0.2.0/24", nodes: ["node1", "node2"], hosts }],
+    environment: { CALICO_IPV4POOL_NAT_OUTGOING: String(natOutgoing) },
+    ...modes,
+  };
+  closers.push(() => labDown(name, () => undefined));
+  await labUp(name, input, { command: PROGRAM, plugin: preparePlugin(ROOT, process.execPath) }, () => undefined);
+  return { name, definition: parseDefinition(input) };
 }
 
 async function addFlannel(name: keyof typeof FLANNEL, pair: HostPair): Promise<() => Promise<void>> {
@@ -93,7 +119,8 @@ async function addFlannel(name: keyof typeof FLANNEL, pair: HostPair): Promise<(
   return startFlannelPair(FLANNEL[name], pair);
 }
 
-function hostPair(lab: string, definition: LabDefinition, names: readonly string[], index: number): HostPair {
+function hostPair({ name: lab, definition }: UpLab, index: number): HostPair {
+  const names = [`a${index}`, `b${index}`];
   const [a = "", b = ""] = names.map((name) => memberNamespace(lab, name));
   const [pod1, pod2] = names.map((name) => podNamespace(lab, "bench", name)) as [string, string];
   const nodeAddress = (side: 1 | 2): string => {
@@ -126,18 +153,17 @@ function hostPair(lab: string, definition: LabDefinition, names: readonly string
   return pair;
 }
 
-/** A pod on each node with an address of the pool, and a policy that lets only the traffic of the benchmark in. */
-async function addPods(lab: string, { name, cidr, modes }: (typeof POOLS)[keyof typeof POOLS]): Promise<string> {
-  const pod = (side: number): string => `
+const PODS = ["client", "server"] as const;
+
+/** A pod on each node, and a policy that lets only the traffic of the benchmark in. Returns the server's address. */
+async function addPods(lab: string): Promise<string> {
+  const pod = (name: string, node: string): string => `
 apiVersion: v1
 kind: Pod
-metadata:
-  name: ${podNameOf(name, side)}
-  labels: { app: bench, side: side${side} }
-  annotations: { cni.projectcalico.org/ipv4pools: '["${name}"]' }
-spec: { nodeName: node${side}, containers: [{ name: main, image: none, ports: [{ containerPort: 80 }] }] }
+metadata: { name: ${name}, labels: { app: bench, role: ${name} } }
+spec: { nodeName: ${node}, containers: [{ name: main, image: none, ports: [{ containerPort: 80 }] }] }
 ---`;
-  const manifest = `
+  const policy = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: { name: bench }
@@ -147,22 +173,18 @@ spec:
   ingress:
     - from: [{ podSelector: { matchLabels: { app: bench } } }]
       ports: [{ protocol: TCP, port: ${PORT} }, { protocol: TCP, port: ${PORT + 1} }]
-  egress: [{ to: [{ podSelector: { matchLabels: { side: side2 } } }] }]
----
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata: { name: ${name} }
-spec: { cidr: ${cidr}, ${modes}${modes === "" ? "" : ", "}natOutgoing: false }
+  egress: [{ to: [{ podSelector: { matchLabels: { role: server } } }] }]
 ---`;
-  for (const part of [manifest, pod(1) + pod(2)]) await caracal(["apply", "--lab", lab, "-f", "-", "--wait"], part);
+  const manifest = policy + pod("client", "node1") + pod("server", "node2");
+  await caracal(["apply", "--lab", lab, "-f", "-", "--wait"], manifest);
   const [program = "", ...args] = PROGRAM;
-  const words = ["get", "pod", podNameOf(name, 2), "--lab", lab, "-o", "json"];
+  const words = ["get", "pod", "server", "--lab", lab, "-o", "json"];
   const text = execFileSync(program, [...args, ...words], { encoding: "utf8" });
   return (JSON.parse(text) as { status: { podIP: string } }).status.podIP;
 }
 
 /** Two servers: for round trips each end has a processor of its own, as on two hosts. */
-async function serve(netns: string, tool: string, closers: (() => Promise<unknown>)[]): Promise<void> {
+async function serve(netns: string, tool: string, closers: Closers): Promise<void> {
   const servers = [
     [tool, "serve", String(PORT)],
     ["taskset", "-c", "1", tool, "serve", String(PORT + 1)],
@@ -200,7 +222,7 @@ function measures(paths: Bed["paths"], tool: string): Pick<Bed, "throughput" | "
  * Off: senders cut into segments, the bridge carries these, and receivers put them together again as a network card's driver
  * does. A veth end does that only where its other end, the bridge's port, cannot carry more (veth_skb_is_eligible_for_gro).
  */
-function setOffloads(lab: string, definition: LabDefinition, on: boolean): void {
+function setOffloads({ name: lab, definition }: UpLab, on: boolean): void {
   const word = on ? "on" : "off";
   const sending = ["tso", word, "gso", word, "tx-udp-segmentation", word];
   const ethtool = (member: string, device: string, features: readonly string[]): void => {

@@ -96,7 +96,8 @@ const run = (netns: string, file: string, args: readonly string[], input = ""): 
 
 /** Copies the rules, and returns what changes the copy. */
 function copyNft(from: string, to: string) {
-  const text = run(from, "nft", ["list", "ruleset"]);
+  // A table that is owned goes with the tool that makes it.
+  const text = run(from, "nft", ["list", "ruleset"]).replaceAll(/^\s*flags owner.*\n/gm, "");
   run(to, "nft", ["-f", "-"], text);
   const set = /ip saddr @(cali40s-\S+)/.exec(text)?.[1] ?? "";
   return {

@@ -42,6 +42,7 @@ export function openPolicyNode(renderer: Renderer, onApplied: () => void = () =>
     interfacePrefix: PREFIX,
     isWorkloadInterface: (name) => name.startsWith(PREFIX),
     cutForbidden: false,
+    ownsTables: true,
     rtnetlink,
     datastore: { get: () => Promise.resolve(undefined) },
     cluster: () => ({

@@ -10,11 +10,16 @@ import { type BenchResult, median, quantile } from "./table.ts";
 
 /**
  * What policy costs the packets of two pods of one node. Each number of policies has a node of its own, with its rules in
- * the kernel and no agent running; one more has no table at all. They are measured in many short rounds, shuffled, so that
- * all meet the same noise, and compared within each round.
+ * the kernel and no agent running; one more has no table at all, and one nothing but the kernel's connection tracking, which
+ * all policy stands on. They are measured in many short rounds, shuffled, so that all meet the same noise, and compared
+ * within each round.
  */
 const PODS = 500;
 const POLICIES = [1, 100, 1000, 10_000];
+type Rules = "no table" | "connection tracking" | number;
+const RULES: readonly Rules[] = ["no table", "connection tracking", ...POLICIES];
+/** Nothing leads to it: that a rule asks for connections is enough for the kernel to track them. */
+const TRACKING = "table ip bench {\n chain none {\n ct state established accept\n }\n}\n";
 const ROUNDS = 100;
 const PINGS = 1000;
 const CONNECTS = 200;
@@ -41,7 +46,7 @@ export async function benchPath(): Promise<BenchResult> {
   try {
     const paths: Path[] = [];
     // oxlint-disable-next-line no-await-in-loop -- one after the other
-    for (const policies of [undefined, ...POLICIES]) paths.push(await buildPath(namespaces, servers, policies));
+    for (const rules of RULES) paths.push(await buildPath(namespaces, servers, rules));
     for (let round = 0; round < ROUNDS; round += 1) {
       for (const path of shuffled(paths)) {
         path.took.ping.push(client(path, "ping", [String(PINGS)]));
@@ -56,9 +61,9 @@ export async function benchPath(): Promise<BenchResult> {
   }
 }
 
-/** @param policies absent: no table at all */
-async function buildPath(namespaces: Namespaces, servers: ChildProcess[], policies: number | undefined): Promise<Path> {
-  const id = policies ?? "none";
+/** @param rules what the node has, or the number of its policies */
+async function buildPath(namespaces: Namespaces, servers: ChildProcess[], rules: Rules): Promise<Path> {
+  const id = `${RULES.indexOf(rules)}`;
   const node = namespaces.make(`${id}-node`);
   const pods = [0, 1].map((at) => {
     const pod = localClientPod(at);
@@ -84,8 +89,9 @@ async function buildPath(namespaces: Namespaces, servers: ChildProcess[], polici
     ]);
   }
   inNamespace(node, () => execFileSync("sysctl", ["-q", "-w", "net.ipv4.ip_forward=1"]));
-  if (policies !== undefined) {
-    const worker = await startWorker(node, "nft", { of: "servers", pods: PODS, policies });
+  if (rules === "connection tracking") run(node, ["nft", "-f", "-"], TRACKING);
+  if (typeof rules === "number") {
+    const worker = await startWorker(node, "nft", { of: "servers", pods: PODS, policies: rules });
     await worker.close();
   }
   // The first pod has the most policies; the second asks it.
@@ -93,12 +99,16 @@ async function buildPath(namespaces: Namespaces, servers: ChildProcess[], polici
   if (server === undefined || other === undefined) throw new Error("there are two pods");
   servers.push(await serve(server.netns));
   const name =
-    policies === undefined ? "no table" : `${policies.toLocaleString("en")} ${policies === 1 ? "policy" : "policies"}`;
+    typeof rules === "number" ? `${rules.toLocaleString("en")} ${rules === 1 ? "policy" : "policies"}` : rules;
   return { name, client: other.netns, server: server.ip, took: { ping: [], connect: [], stream: [] } };
 }
 
 function ip4(netns: string, commands: readonly string[]): void {
-  inNamespace(netns, () => execFileSync("ip", ["-batch", "-"], { input: `${commands.join("\n")}\n` }));
+  run(netns, ["ip", "-batch", "-"], `${commands.join("\n")}\n`);
+}
+
+function run(netns: string, [program = "", ...args]: readonly string[], input: string): void {
+  inNamespace(netns, () => execFileSync(program, args, { input }));
 }
 
 async function serve(netns: string): Promise<ChildProcess> {
@@ -131,9 +141,11 @@ function ratio(of: readonly number[], to: readonly number[]): { median: number; 
 }
 
 function result(paths: readonly Path[]): BenchResult {
-  const [plain, one] = paths;
+  const [plain, tracking, one] = paths;
   const most = paths.at(-1);
-  if (plain === undefined || one === undefined || most === undefined) throw new Error("nothing was measured");
+  if (plain === undefined || tracking === undefined || one === undefined || most === undefined) {
+    throw new Error("nothing was measured");
+  }
   const toOne = ratio(most.took.ping, one.took.ping);
   const toNone = ratio(most.took.ping, plain.took.ping);
   return {
@@ -144,11 +156,12 @@ function result(paths: readonly Path[]): BenchResult {
           `${ROUNDS} shuffled rounds of ${PINGS} round trips of one byte over TCP, and of ${CONNECTS} connections; ` +
           "each figure is the median of the rounds' medians, each ratio that of the ratios within the rounds (with " +
           "their quartiles). Policies are spread evenly over the pods; the one that lets the connection in is the last " +
-          "of the server's. No table: no rules, and no connection tracking.",
+          "of the server's. No table: no rules, and no connection tracking; connection tracking: that alone.",
         rows: paths.map(({ name, took }) => ({
           rules: name,
           "round trip, µs": median(took.ping).toFixed(1),
           "against no table": ratio(took.ping, plain.took.ping).text,
+          "against connection tracking": ratio(took.ping, tracking.took.ping).text,
           "against one policy": ratio(took.ping, one.took.ping).text,
           "connect, µs": median(took.connect).toFixed(1),
           "Gbit/s": (median(took.stream) / 1e9).toFixed(1),

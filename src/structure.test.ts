@@ -106,6 +106,14 @@ test("pure files import no shell, no I/O module, and have no clock and no dice",
   }
 });
 
+test("nobody imports all of node:http", () => {
+  const loading = /^import (?!type )[^;]*from "node:https?";/m;
+  for (const file of files) {
+    if (file.path.endsWith(".test.ts")) continue;
+    assert.doesNotMatch(file.text, loading, `src/${file.path}: http and https are in lib/http.io.ts, which says why`);
+  }
+});
+
 test("there are no default exports and no barrel files", () => {
   for (const file of files) {
     assert.doesNotMatch(file.text, /^export default/m, `src/${file.path} has a default export`);

@@ -2,37 +2,34 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import type { CniNode } from "../cni/node.ts";
 import { macFromRandom, NODE_SYSCTLS } from "../dataplane/endpoint.ts";
-import { hostMtu, podMtu, type Encapsulation } from "../dataplane/mtu.ts";
-import { givenMtus, mtuLinks } from "../dataplane/tunnelDevices.ts";
-import { bestRoute, blackholeRoute, type RouteOwnership } from "../dataplane/routes.ts";
+import type { RouteOwnership } from "../dataplane/routes.ts";
 import { createRouteTable } from "../dataplane/routeTable.io.ts";
 import { writeSysctls } from "../dataplane/podInterfaces.io.ts";
 import type { Datastore } from "../datastore/datastore.ts";
-import type { Address } from "../ip/address.ts";
-import { formatPrefix, isHostPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
-import { TABLE_MAIN } from "../netlink/route.ts";
 import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
 import { felixFromEnvironment, felixSettings, type FelixSettings } from "../resources/config.ts";
-import type { IPPool } from "../resources/ippool.ts";
 import { createAddressSource } from "./addresses.io.ts";
 import { createAddressing } from "./addressing.io.ts";
 import { createBgp } from "./bgp.io.ts";
-import { type Canal, startCanal } from "./canal.io.ts";
+import type { Canal } from "./canal.io.ts";
+import { carryingOut } from "./carryOut.io.ts";
 import { startCniServer } from "./cniServer.io.ts";
 import { followCluster } from "./cluster.io.ts";
 import type { AgentConfig } from "./config.ts";
 import { createEndpoints } from "./endpoints.io.ts";
 import { agentAnswers, startHealth } from "./health.io.ts";
+import { returnIdleMemory } from "./idleMemory.io.ts";
 import { watchKernel } from "./kernelWatch.io.ts";
 import { createAddressPublisher } from "./nodeAddress.io.ts";
 import { reportNodeStatus } from "./nodeStatus.io.ts";
 import { podFacts } from "./podFacts.ts";
 import { nodePolicy } from "./policy.io.ts";
 import { createPathCheck } from "./pathCheck.io.ts";
+import { createPodMtu } from "./podMtu.io.ts";
 import { createPublisher } from "./publisher.io.ts";
 import { openEndpointFiles } from "./register.io.ts";
-import { ensurePools } from "./startup.io.ts";
+import { ensurePools, untilDone } from "./startup.io.ts";
 import { startStatusServer } from "./statusServer.io.ts";
 import { createTunnels } from "./tunnels.io.ts";
 import { createWorkloadLinks } from "./workloadLinks.ts";
@@ -48,10 +45,8 @@ export interface RunningAgent {
 const PASSED_ON: ReadonlySet<string> = new Set(["Pod", "Service", "EndpointSlice", "CalicoNodeStatus"]);
 /** Kinds that the rules of every node depend on. */
 const POLICY_FACTS: ReadonlySet<string> = new Set(["FelixConfiguration", "IPPool", "Node", "BGPConfiguration"]);
-/** How long changes gather before they are carried out together. */
-const SETTLE_MS = 5;
-/** Pauses between tries to join the cluster. */
-const JOIN_RETRY_MS = { first: 200, longest: 10_000 };
+/** How long the policy of a start is waited for at a time. */
+const POLICY_MS = 10_000;
 
 /**
  * The agent of one node, in the network namespace of the calling thread. It takes over what the kernel has from an
@@ -83,22 +78,22 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
   const addressing = createAddressing(datastore, nodeName, () => cluster, log);
   const cluster = followCluster(datastore, nodeName, {
     onChange(kind) {
-      if (kind === "FelixConfiguration") felix = mtu = undefined;
+      if (kind === "FelixConfiguration") felix = undefined;
+      if (kind === "IPPool" || kind === "Node" || kind === "FelixConfiguration") podMtu.changed();
       if (kind === "IPPool" || kind === "Node" || kind === "IPReservation" || kind === "IPAMConfiguration") {
         addressing.worldChanged();
         addressing.tidy();
-        mtu = undefined;
       }
       if (kind === "IPPool" || kind === "Node" || kind === "FelixConfiguration") tunnels.changed();
       if (POLICY_FACTS.has(kind)) policy.factsChanged();
       paths.changed(kind);
       const concernsBgp = speaksBgp && bgp.changed(kind);
-      if (concernsBgp || !PASSED_ON.has(kind)) applySoon();
+      if (concernsBgp || !PASSED_ON.has(kind)) carryOut.soon();
     },
     onBlocks(change) {
       const [own, others] = [addressing.observe(change), tunnels.observe(change)];
       paths.observe(change);
-      if (own || others) applySoon();
+      if (own || others) carryOut.soon();
     },
     policy: {
       put: (kind, object) => policy.listener.put(kind, object),
@@ -132,6 +127,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     interfacePrefix: interfacePrefixes[0] ?? "cali",
     isWorkloadInterface,
     cutForbidden: config.cutForbiddenFlows,
+    ownsTables: config.ownsTables,
     families: environment.settings.ipv6Support === false ? [4] : [4, 6],
     rtnetlink,
     datastore,
@@ -163,7 +159,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     cluster: () => cluster,
     settings,
     isWorkloadInterface,
-    onDisturbance: () => applySoon(),
+    onDisturbance: () => carryOut.soon(),
     log,
   });
   let canal: Canal | undefined;
@@ -171,7 +167,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     nodeName,
     cluster: () => cluster,
     rtnetlink,
-    podMtu: () => currentPodMtu(),
+    podMtu: () => podMtu.current(),
     usesPodCidrs: config.networkingBackend === "none",
     intervalMs: config.pathCheckIntervalMs,
     log,
@@ -186,39 +182,27 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     addressing,
     workloadPrefixes: interfacePrefixes,
     tunnels: tunnels.active,
-    onChange: applySoon,
+    onChange: () => carryOut.soon(),
     log,
   });
   const { routing } = bgp;
 
-  // From what is known to what the kernel and the peers should have.
-  let timer: NodeJS.Timeout | undefined;
-  let appliedBlocks: string | undefined;
-  function applySoon(): void {
-    if (cluster.isSynced() && !stopped) timer ??= setTimeout(apply, SETTLE_MS);
-  }
-  function apply(): void {
-    clearTimeout(timer);
-    timer = undefined;
-    if (!cluster.isSynced() || stopped) return;
-    try {
-      const blocks = addressing.blocks().filter((block) => !isHostPrefix(block));
-      const text = `${settings().deviceRouteProtocol} ${settings().removeExternalRoutes} ${blocks.map(formatPrefix).join(" ")}`;
-      if (tunnels.apply()) {
-        bgp.changed("IPPool"); // which routes are not BGP's depends on the tunnels that work
-        appliedBlocks = undefined;
-      }
-      // The whole of a large table is not looked at for every change.
-      if (text !== appliedBlocks) {
-        routeTable.want("blocks", "agent", blocks.map(blackholeRoute));
-        routeTable.reconcile();
-        appliedBlocks = text;
-      }
-      if (speaksBgp) bgp.apply();
-    } catch (error) {
-      log("warn", "the node's state could not be brought up to date", { reason: messageOf(error) });
-    }
-  }
+  const carryOut = carryingOut({
+    isReady: () => cluster.isSynced() && !stopped,
+    settings,
+    addressing,
+    tunnels,
+    routeTable,
+    bgp: () => (speaksBgp ? bgp : undefined),
+    log,
+  });
+  const podMtu = createPodMtu({
+    rtnetlink,
+    settings,
+    pools: () => cluster.items("IPPool"),
+    flannelMtu: () => canal?.status()?.mtu,
+    file: `${libDirectory}/mtu`,
+  });
 
   // What changes under our feet.
   const nodeAddress = createAddressPublisher(
@@ -236,7 +220,6 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
         log("warn", "this node's address could not be published", { reason: messageOf(error) }),
       );
   };
-  let mtu: number | undefined;
   const endKernelWatch = watchKernel({
     routeTable,
     workloadLinks,
@@ -246,10 +229,10 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     onAddresses: checkAddress,
     onSurroundings() {
       workloadLinks.sync(rtnetlink.links());
-      mtu = undefined;
+      podMtu.changed();
       policy.interfacesChanged();
       tunnels.kernelChanged();
-      applySoon();
+      carryOut.soon();
       if (speaksBgp) bgp.kernelChanged();
     },
     onFailure(failure) {
@@ -262,21 +245,6 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
 
   workloadLinks.sync(rtnetlink.links());
   endpoints.adopt();
-  function currentPodMtu(): number {
-    if (mtu !== undefined) return mtu;
-    const host = hostMtu(mtuLinks(rtnetlink.links()), settings().mtuIfacePattern);
-    const flannel = canal?.status()?.mtu ?? host;
-    mtu = Math.min(flannel, podMtu(host, encapsulations(cluster.items("IPPool")), givenMtus(settings())));
-    // For configurations that have runtimes or other plugins read it, as Calico's do.
-    writeFileSync(`${libDirectory}/mtu`, `${mtu}\n`);
-    return mtu;
-  }
-
-  /** Whether the kernel has a way to the address that is more than the default route. */
-  function reaches(address: Address): boolean {
-    const best = bestRoute(address, rtnetlink.routes({ family: address.family, table: TABLE_MAIN }));
-    return best !== undefined && best.type === "unicast" && best.destination.length > 0;
-  }
 
   // Who may ask: probes and scrapers, the command line, the container runtime.
   const health = await startHealth({
@@ -290,7 +258,10 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     routes: () => routeTable.size(),
     blocks: () => addressing.blocks().length,
     policy: () => policy.engine.status().size,
-    rules: () => ({ renderer: policy.engine.status().renderer, sizes: policy.engine.ruleSizes() }),
+    rules() {
+      const { renderer, told, size } = policy.engine.status();
+      return { renderer, sizes: policy.engine.ruleSizes(), sets: size.sets, told };
+    },
     count: (kind) => cluster.count(kind),
     bgpPeers: () => routing.peers(),
     inSync: () => cluster.isSynced(),
@@ -308,8 +279,8 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       endpoints,
       policy: policy.engine,
       addressing,
-      apply,
-      reaches,
+      apply: () => carryOut.now(),
+      rtnetlink,
       waitingFor: () => [...waitingFor],
       addressReason: () => nodeAddress.chosen(),
       tunnels: () => tunnels.status(),
@@ -326,7 +297,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       const isOpen = cluster.get("ClusterInformation", "default")?.spec.datastoreReady ?? true;
       return isOpen ? undefined : "the cluster's datastore is locked (ClusterInformation datastoreReady is false)";
     },
-    podMtu: currentPodMtu,
+    podMtu: () => podMtu.current(),
     randomMac: () => macFromRandom(randomBytes(6)),
     podFacts: (namespace, name, uid) => podFacts(cluster, datastore, namespace, name, uid),
   };
@@ -352,37 +323,36 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     waitingFor.add("this node's address").add("its policy");
     await endpoints.sweep(cluster.items("Pod"));
     policy.start();
-    for (let pause = JOIN_RETRY_MS.first; !stopped; pause = Math.min(pause * 2, JOIN_RETRY_MS.longest)) {
-      try {
-        await nodeAddress.publish();
-        for (const pool of await ensurePools(datastore, config))
-          log("info", "a pool is made, since there was none", { pool });
-        await addressing.allocator.load();
-        await tunnels.publish();
-        break;
-      } catch (error) {
-        log("warn", "the node cannot join the cluster yet", { reason: messageOf(error), retryMs: pause });
-        await new Promise((resolve) => setTimeout(resolve, pause));
-      }
-    }
+    const takePlace = async (): Promise<void> => {
+      await nodeAddress.publish();
+      for (const pool of await ensurePools(datastore, config))
+        log("info", "a pool is made, since there was none", { pool });
+      await addressing.allocator.load();
+      await tunnels.publish();
+    };
+    await untilDone(takePlace, {
+      isWanted: () => !stopped,
+      onFailure: (reason, retryMs) => log("warn", "the node cannot join the cluster yet", { reason, retryMs }),
+    });
     if (stopped) return;
     if (config.flannel !== undefined) {
       waitingFor.add("flannel");
+      const { startCanal } = await import("./canal.io.ts"); // flannel is much code, and few nodes have it
       canal = startCanal({ nodeName, datastore, flannel: config.flannel, log });
       void canal.ready.then(() => {
-        mtu = undefined;
+        podMtu.changed();
         waitingFor.delete("flannel");
       });
     }
     waitingFor.delete("this node's address");
     addressing.tidy();
     endpoints.republish((namespace, pod) => cluster.get("Pod", pod, namespace));
-    currentPodMtu();
+    podMtu.current();
     routeTable.allowPrune("agent");
-    apply();
+    carryOut.now();
     waitingFor.delete("the datastore");
     if (speaksBgp) endStatusReports = reportNodeStatus(datastore, nodeName, (classes) => bgp.status(classes), log);
-    while (!stopped && !(await policy.engine.settled(JOIN_RETRY_MS.longest)));
+    while (!stopped && !(await policy.engine.settled(POLICY_MS)));
     waitingFor.delete("its policy");
     cni.workOff();
     log("info", "the node is ready for pods", { endpoints: endpoints.list().length });
@@ -392,13 +362,15 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     paths.changed("Node");
   }
   void join().catch((error: unknown) => log("warn", "the start failed", { reason: messageOf(error) }));
+  const endMemoryReturn = returnIdleMemory();
 
   return {
     async stop() {
       stopped = true;
       for (const each of refreshTimers) clearInterval(each);
-      clearTimeout(timer);
+      carryOut.close();
       endKernelWatch();
+      endMemoryReturn();
       cluster.stop();
       publisher.close();
       await cni.close();
@@ -415,14 +387,4 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
       rtnetlink.close();
     },
   };
-}
-
-/** The tunnels that pods' packets may have to fit through. */
-function encapsulations(pools: readonly IPPool[]): Encapsulation[] {
-  const enabled = new Set<Encapsulation>();
-  for (const { spec } of pools) {
-    if (spec.ipipMode !== "Never") enabled.add("ipip");
-    if (spec.vxlanMode !== "Never") enabled.add(spec.cidr.includes(":") ? "vxlanV6" : "vxlan");
-  }
-  return [...enabled];
 }

@@ -12,7 +12,8 @@ import type { Addressing } from "./addressing.io.ts";
 import type { Log } from "./agent.io.ts";
 import type { NodeInterface } from "./bgpFilters.ts";
 import type { LocalWorkload } from "./bgpPeers.ts";
-import { planBgp, type BgpPlan } from "./bgpPlan.ts";
+import { routesOfOthers, textOfRoutes, type KernelRoute } from "./bgpKernelRoutes.ts";
+import { isLogged, planBgp, type BgpPlan } from "./bgpPlan.ts";
 import { createBgpSecrets } from "./bgpSecrets.io.ts";
 import type { Cluster } from "./cluster.io.ts";
 import type { AgentConfig } from "./config.ts";
@@ -59,8 +60,11 @@ export interface BgpOptions {
 const CONFIGURED: ReadonlySet<string> = new Set(["Node", "IPPool", "BGPConfiguration", "BGPPeer", "BGPFilter"]);
 
 export function createBgp(options: BgpOptions): Bgp {
-  const { config, datastore, cluster, rtnetlink, routeTable, endpoints, addressing, log } = options;
+  const { config, datastore, cluster, rtnetlink, routeTable, endpoints, addressing } = options;
   const { nodeName } = config;
+  const log: Log = (level, ...line) => {
+    if (isLogged(level, plan?.logSeverity ?? "Info")) options.log(level, ...line);
+  };
   const routing = createRouting({ rtnetlink, routeTable, log });
   const secrets = createBgpSecrets({
     datastore,
@@ -75,6 +79,7 @@ export function createBgp(options: BgpOptions): Bgp {
   let stale = true;
   let heldBlocks = "";
   let interfaces: readonly NodeInterface[] | undefined;
+  let kernelRoutes: readonly KernelRoute[] | undefined;
   let told: readonly string[] = [];
   const started = new Date();
   let configured = started;
@@ -98,6 +103,20 @@ export function createBgp(options: BgpOptions): Bgp {
     interfaces = [...networks].map(([name, list]) => ({ name, networks: list }));
     return interfaces;
   }
+
+  function routesInKernel(): readonly KernelRoute[] {
+    if (kernelRoutes !== undefined) return kernelRoutes;
+    const names = new Map(rtnetlink.links().map(({ index, name }) => [index, name]));
+    kernelRoutes = routesOfOthers(routing.otherRoutes(), (device) => names.get(device), options.workloadPrefixes);
+    return kernelRoutes;
+  }
+
+  /** What BGP goes by of the kernel, as text. */
+  const surroundings = (): string =>
+    [
+      ...nodeInterfaces().map(({ name, networks }) => `${name} ${networks.map(formatPrefix).join(" ")}`),
+      textOfRoutes(routesInKernel()),
+    ].join("\n");
 
   /** Pods of this node with the labels by which a BGPPeer may select them. */
   function workloads(): LocalWorkload[] {
@@ -133,6 +152,7 @@ export function createBgp(options: BgpOptions): Bgp {
         slices: isAnnouncing ? cluster.items("EndpointSlice") : [],
       }),
       interfaces: nodeInterfaces(),
+      kernelRoutes: routesInKernel(),
       workloadPrefixes: options.workloadPrefixes,
       workloads: workloads(),
       secret: (name, key) => secrets.value(name, key),
@@ -170,14 +190,13 @@ export function createBgp(options: BgpOptions): Bgp {
       routing.apply(found, routerIdOf(config.routerId, nodeName, ipv4));
     },
     kernelChanged() {
-      const before = JSON.stringify(nodeInterfaces().map(({ name, networks }) => [name, networks.map(formatPrefix)]));
+      const before = surroundings();
       interfaces = undefined;
-      const after = JSON.stringify(nodeInterfaces().map(({ name, networks }) => [name, networks.map(formatPrefix)]));
-      if (before !== after) {
-        stale = true;
-        options.onChange();
-      }
+      kernelRoutes = undefined;
       routing.kernelChanged();
+      if (before === surroundings()) return;
+      stale = true;
+      options.onChange();
     },
     problems: () => told,
     status(classes) {

@@ -34,6 +34,7 @@ function routing(own: Partial<Routing> = {}): Routing {
   return {
     apply: () => undefined,
     kernelChanged: () => undefined,
+    otherRoutes: () => [],
     settled: () => true,
     peers: () => [PEER],
     routes: () => [ROUTE],

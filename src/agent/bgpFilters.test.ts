@@ -196,6 +196,7 @@ describe("Calico's order of export", () => {
     borrowed: [parsePrefix("10.244.77.1/32")],
     services: { ...NO_SERVICES, announced: [parsePrefix("10.96.0.0/12")], external: [parsePrefix("203.0.113.0/24")] },
     interfaces: INTERFACES,
+    kernelRoutes: [],
     workloadPrefixes: ["cali"],
     workloads: [],
     secret: () => undefined,

@@ -13,6 +13,8 @@ import type { BGPFilter } from "../resources/bgpFilter.ts";
 export interface NodeInterface {
   readonly name: string;
   readonly networks: readonly Prefix[];
+  /** To which other programs wrote routes by this interface into the kernel. */
+  readonly behind?: readonly Prefix[];
 }
 
 /** BIRD's largest number: a route's priority, which is the kernel's metric, goes over the wire as LOCAL_PREF = this − priority. */
@@ -188,8 +190,8 @@ function ruleOf(name: string, rule: Rule, family: Family, { interfaces, prioriti
 }
 
 /**
- * The interface of a route, as BIRD sees it: of one of this node's own networks the interface that has it, of a learned
- * one that on which its next hop lies.
+ * The interface of a route, as BIRD sees it: of one of this node's own networks the interface that has it, of one that
+ * another program wrote into the kernel that which it leads to, of a learned one that on which its next hop lies.
  */
 function onInterface(
   match: FilterMatch,
@@ -197,8 +199,11 @@ function onInterface(
   rule: Rule,
   interfaces: readonly NodeInterface[],
 ): FilterMatch[] {
-  const networks = interfaces.filter(({ name }) => matchesPattern(pattern, name)).flatMap((each) => each.networks);
-  const own = networks.filter((network) => network.address.family === match.family && holds(rule, network));
+  const meant = interfaces.filter(({ name }) => matchesPattern(pattern, name));
+  const networks = meant.flatMap((each) => each.networks);
+  const own = [...networks, ...meant.flatMap(({ behind = [] }) => behind)].filter(
+    (network) => network.address.family === match.family && holds(rule, network),
+  );
   const local: FilterMatch = {
     ...match,
     source: "local",

@@ -28,6 +28,7 @@ function plan(input: Partial<BgpInput>): BgpPlan | undefined {
     borrowed: [],
     services: NO_SERVICES,
     interfaces: [],
+    kernelRoutes: [],
     workloadPrefixes: ["cali"],
     workloads: [],
     secret: (name, key) => (name === "bgp" ? `${key}-password` : undefined),

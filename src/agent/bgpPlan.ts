@@ -19,6 +19,7 @@ import {
   type NodeInterface,
   type RoutePriorities,
 } from "./bgpFilters.ts";
+import { withRoutesOfOthers, type KernelRoute } from "./bgpKernelRoutes.ts";
 import { BGP_PORT, wantedSessions, type LocalWorkload, type NodeSpeaker, type Session } from "./bgpPeers.ts";
 import type { ServiceRoutes } from "./serviceRoutes.ts";
 import { tunnelPools } from "./tunnelFacts.ts";
@@ -38,6 +39,8 @@ export interface BgpInput {
   readonly borrowed: readonly Prefix[];
   readonly services: ServiceRoutes;
   readonly interfaces: readonly NodeInterface[];
+  /** What other programs wrote into the kernel. */
+  readonly kernelRoutes: readonly KernelRoute[];
   /** What names of pods' interfaces begin with. */
   readonly workloadPrefixes: readonly string[];
   readonly workloads: readonly LocalWorkload[];
@@ -57,6 +60,8 @@ export interface HeldPeer {
 }
 
 export interface BgpPlan {
+  /** The least that is written to the log of BGP. */
+  readonly logSeverity: LogSeverity;
   readonly asn: number;
   readonly listenPort: number;
   /** Every address of the host unless told. */
@@ -73,6 +78,14 @@ export interface BgpPlan {
   readonly secrets: readonly string[];
   /** What in the resources has no effect, in words. */
   readonly problems: readonly string[];
+}
+
+export type LogSeverity = BGPConfiguration["spec"]["logSeverityScreen"];
+
+/** Whether a line is written where `least` is the least: BGP has nothing to say that is an error of the program's own. */
+export function isLogged(level: "info" | "warn", least: LogSeverity): boolean {
+  if (least === "Error" || least === "Fatal") return false;
+  return level === "warn" || least !== "Warning";
 }
 
 const DEFAULT_PRIORITY = 1024;
@@ -115,11 +128,13 @@ export function planBgp(input: BgpInput): BgpPlan | undefined {
     defaultAsn,
     workloads: input.workloads,
   });
-  const filters = filtersFor(input, me, own?.spec, general?.spec, priorities, direct);
+  const known = withRoutesOfOthers(direct, input.kernelRoutes);
+  const filters = filtersFor(input, me, own?.spec, general?.spec, priorities, known);
   const { peers, held, kept, problems } = settle(sessions, filters, input.secret);
   const { address4, address6 } = { address4: me.network.ipv4?.address, address6: me.network.ipv6?.address };
   const bound = [address4, address6].flatMap((address) => (address === undefined ? [] : [formatAddress(address)]));
   return {
+    logSeverity: own?.spec.logSeverityScreen ?? general?.spec.logSeverityScreen ?? "Info",
     asn: me.asn,
     listenPort: me.listenPort ?? BGP_PORT,
     ...(general?.spec.bindMode === "NodeIP" && { listenAddresses: bound }),
@@ -232,11 +247,11 @@ function settle(sessions: readonly Session[], filters: Filters, secret: BgpInput
 }
 
 /**
- * What this node has to say, before any filter: blocks, borrowed addresses, services, and the networks of its interfaces,
- * which only a BGPFilter lets out.
+ * What this node has to say, before any filter: blocks, borrowed addresses, services, and the networks of its interfaces
+ * and what other programs wrote into the kernel, which go out where they lie in a pool or a BGPFilter lets them.
  */
 function origination(
-  { blocks, borrowed, services }: BgpInput,
+  { blocks, borrowed, services, kernelRoutes }: BgpInput,
   direct: readonly NodeInterface[],
   priorities: RoutePriorities,
 ): OriginatedRoute[] {
@@ -245,7 +260,12 @@ function origination(
     const localPref = localPrefOf(priorities[prefix.address.family]);
     routes.set(formatPrefix(prefix), { prefix, attributes: { localPref } });
   }
-  return [...routes.values()];
+  const foreign = kernelRoutes.map(({ prefix, metric }): OriginatedRoute => {
+    // No metric says nothing of how good a route is, though to the kernel it is the best.
+    const localPref = localPrefOf(metric === 0 ? priorities[prefix.address.family] : metric);
+    return { prefix, attributes: { localPref }, lastResort: true };
+  });
+  return [...routes.values(), ...foreign];
 }
 
 /** What BGP writes into the IPIP tunnel, where it is asked to and the tunnel is there. */

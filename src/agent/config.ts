@@ -29,6 +29,8 @@ export interface AgentConfig {
   readonly defaultPools: readonly DefaultPool[];
   /** `CARACAL_CUT_FORBIDDEN_FLOWS`: whether connections end when policy forbids them; as in Kubernetes they stay else. */
   readonly cutForbiddenFlows: boolean;
+  /** `CARACAL_NFTABLES_OWNER`: whether others are kept from changing our tables of nf_tables, where the kernel can do that. */
+  readonly ownsTables: boolean;
   /** `AUTODETECT_POLL_INTERVAL`, milliseconds. */
   readonly autodetectIntervalMs: number;
   /** `CARACAL_PATH_CHECK_INTERVAL`: how often the way to each other node is tried out; 0: never. Milliseconds. */
@@ -93,6 +95,7 @@ export function readConfig(environment: Environment, hostName: string): AgentCon
     secretNamespace: get("NAMESPACE") ?? "kube-system",
     defaultPools: defaultPoolsOf(get),
     cutForbiddenFlows: flag("CARACAL_CUT_FORBIDDEN_FLOWS", get("CARACAL_CUT_FORBIDDEN_FLOWS"), false),
+    ownsTables: flag("CARACAL_NFTABLES_OWNER", get("CARACAL_NFTABLES_OWNER"), true),
     autodetectIntervalMs: duration(get, "AUTODETECT_POLL_INTERVAL", "60s"),
     pathCheckIntervalMs: duration(get, "CARACAL_PATH_CHECK_INTERVAL", "60s"),
     felix: Object.fromEntries(

@@ -1,7 +1,8 @@
 import { kubernetesDatastore } from "../datastore/client.io.ts";
 import { isDatastoreError, type Datastore } from "../datastore/datastore.ts";
 import type { ApiServerAddress } from "../datastore/http.io.ts";
-import { fromKubeconfig, fromServiceAccount } from "../datastore/kubeconfig.io.ts";
+import { fromKubeconfig } from "../datastore/kubeconfig.io.ts";
+import { fromServiceAccount } from "../datastore/serviceAccount.io.ts";
 import { Failure } from "../lib/errors.ts";
 import type { Node } from "../resources/node.ts";
 

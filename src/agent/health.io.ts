@@ -1,7 +1,10 @@
+import { bestRoute } from "../dataplane/routes.ts";
 import type { RouteTable } from "../dataplane/routeTable.io.ts";
 import { formatAddress, parseAddress, type Address } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
+import { TABLE_MAIN } from "../netlink/route.ts";
+import type { Rtnetlink } from "../netlink/rtnetlink.io.ts";
 import type { FelixSettings } from "../resources/config.ts";
 import { nodeNetwork } from "../resources/nodeNetwork.ts";
 import type { Addressing } from "./addressing.io.ts";
@@ -96,7 +99,7 @@ export interface AgentParts {
   readonly waitingFor: () => readonly string[];
   readonly apply: () => void;
   readonly addressReason: () => string;
-  readonly reaches: (address: Address) => boolean;
+  readonly rtnetlink: Pick<Rtnetlink, "routes">;
   readonly tunnels: () => TunnelsStatus;
   readonly paths: () => PathsStatus;
   readonly flannel: () => FlannelStatus | undefined;
@@ -120,7 +123,7 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
     "/reaches": (query) => {
       const missing = (query.get("addresses") ?? "")
         .split(",")
-        .filter((text) => text !== "" && !parts.reaches(parseAddress(text)));
+        .filter((text) => text !== "" && !reaches(parts.rtnetlink, parseAddress(text)));
       return Promise.resolve({ status: 200, body: { missing } });
     },
     /** Whether what the datastore said at a version is carried out here. */
@@ -139,9 +142,10 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
       addressing.tidy();
       if (!(await policy.settled(Math.max(0, timeout - (performance.now() - began)))))
         return no(policy.status().failure ?? "the kernel does not have the policy yet");
-      const problems = problemsOf(policy.problems, kind, query.getAll("object"));
+      const problems = problemsOf(policy.problems, kind, query.getAll("object"), policy.tables);
       if (problems.length > 0) return no(problems.join("; "), true);
-      const { fault } = policy.status();
+      const { fault, failure } = policy.status();
+      if (failure !== undefined) return no(failure);
       if (kind === "FelixConfiguration" && fault !== undefined) return no(fault, true);
       const [problem] = routeTable.problems();
       return problem === undefined ? { status: 200, body: { inForce: true } } : no(problem.reason);
@@ -150,10 +154,12 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
     "/policy/in-force": async (query) => {
       const kind = query.get("kind") ?? "";
       const version = cluster.follows(kind) ? cluster.versionOf(kind) : undefined;
-      if (!(await policy.settled(Math.min(Number(query.get("timeoutMs") ?? "1000"), IN_FORCE_MS))))
-        return { status: 200, body: { reason: policy.status().failure ?? "the kernel is behind", problems: {} } };
+      const isSettled = await policy.settled(Math.min(Number(query.get("timeoutMs") ?? "1000"), IN_FORCE_MS));
+      const { failure } = policy.status();
+      if (!isSettled || failure !== undefined)
+        return { status: 200, body: { reason: failure ?? "the kernel is behind", problems: {} } };
       const problems = query.getAll("object").flatMap((object) => {
-        const found = problemsOf(policy.problems, kind, [object]);
+        const found = problemsOf(policy.problems, kind, [object], policy.tables);
         return found.length === 0 ? [] : [[object, found] as const];
       });
       return { status: 200, body: { resourceVersion: version, problems: Object.fromEntries(problems) } };
@@ -161,6 +167,12 @@ export function agentAnswers(parts: AgentParts): Record<string, Answer> {
     /** Packets and bytes by policy, direction and rule. */
     "/policy/counters": async () => ({ status: 200, body: policyCounts(await policy.counts()) }),
   };
+}
+
+/** Whether the kernel has a way to the address that is more than the default route. */
+function reaches(rtnetlink: AgentParts["rtnetlink"], address: Address): boolean {
+  const best = bestRoute(address, rtnetlink.routes({ family: address.family, table: TABLE_MAIN }));
+  return best !== undefined && best.type === "unicast" && best.destination.length > 0;
 }
 
 function statusOf({

@@ -45,6 +45,16 @@ export function createMetrics(source: MetricsSource): Metrics {
   gauge("felix_active_local_endpoints", "Endpoints on this node.", source.endpoints);
   gauge("felix_active_local_policies", "Policies that apply to endpoints of this node.", () => source.policy().active);
   gauge("felix_active_local_selectors", "Address sets that these look at.", () => source.policy().sets);
+  gauge(
+    "felix_label_index_num_endpoints",
+    "Endpoints and sets of the cluster that selectors are held against.",
+    () => source.policy().endpoints,
+  );
+  gauge(
+    "felix_label_index_num_active_selectors",
+    "Selectors that rules of this node look at.",
+    () => source.policy().sets,
+  );
   gauge("felix_cluster_num_policies", "Policies in the cluster.", () => source.policy().policies);
   gauge("felix_cluster_num_profiles", "Profiles in the cluster.", () => source.policy().profiles);
   gauge("felix_cluster_num_tiers", "Tiers in the cluster.", () => source.policy().tiers);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { felixSettings } from "../resources/config.ts";
 import { KIND, type Kinds } from "../resources/registry.ts";
-import { nodeFacts, type FactSources } from "./nodeFacts.ts";
+import { nodeFacts, soundFacts, type FactSources } from "./nodeFacts.ts";
 
 const node = (name: string, annotations: Record<string, string>, internal?: string): Kinds["Node"] =>
   KIND.Node.parse({
@@ -48,6 +48,7 @@ describe("what the rules of a node depend on", () => {
         filterAllowAction: "Accept",
         filterDenyAction: "Drop",
         mangleAllowAction: "Accept",
+        sharesHooks: false,
       },
       tunnels: [{ kind: "ipip", family: 4, device: "tunl0", addresses: ["10.1.0.1"] }],
       hosts: ["192.0.2.1", "192.0.2.2", "2001:db8::1", "203.0.113.0/24"],
@@ -65,7 +66,7 @@ describe("what the rules of a node depend on", () => {
     const six = pool("six", { cidr: "fd00::/64", vxlanMode: "Always" });
     const { tunnels, vxlanHosts, renderer } = nodeFacts({ ...SOURCES, pools: [six], renderer: "iptables" });
     assert.deepEqual(tunnels, [{ kind: "vxlan", family: 6, device: "vxlan-v6.calico", addresses: ["fd00::1"] }]);
-    assert.deepEqual(vxlanHosts, ["192.0.2.1", "192.0.2.2", "2001:db8::1"]);
+    assert.deepEqual(vxlanHosts, ["192.0.2.1", "192.0.2.2", "2001:db8::1", "203.0.113.0/24"]);
     assert.equal(renderer.markMask, 0xffff0000);
     const wireguard = felixSettings({ environment: { wireguardEnabled: true } });
     assert.deepEqual(nodeFacts({ ...SOURCES, pools: [], settings: wireguard }).tunnels, [
@@ -78,6 +79,21 @@ describe("what the rules of a node depend on", () => {
       nodeFacts({ ...SOURCES, settings: felixSettings({ environment }) }).nflog;
     const settings = [{}, { flowLogsLocalReporter: "Enabled" }, { flowLogsGoldmaneServer: "goldmane:7443" }] as const;
     assert.deepEqual(settings.map(told), [false, true, true]);
+  });
+
+  test("keeps the settings before where new ones make no rules, and from the start Felix's own; all else goes on", () => {
+    const { nodes, renderer: _, ...sources } = SOURCES;
+    const factsOf = soundFacts(({ nftablesMode }) => (nftablesMode === "Disabled" ? "iptables" : "nft"));
+    const wrong = felixSettings({ environment: { nftablesMarkMask: 1, iptablesMarkMask: 1, logPrefix: "mine" } });
+    const first = factsOf({ ...sources, nodes: [], settings: wrong });
+    assert.equal(first.fault, "the mark mask 0x1 has 1 bits, and the rules need 5");
+    assert.deepEqual([first.settings, first.facts.renderer.markMask], [felixSettings({}), 0xffff0000]);
+    const good = factsOf({ ...sources, nodes: [] });
+    assert.deepEqual([good.fault, good.facts.renderer.markMask], [undefined, 0xff000000]);
+    const moved = { ...wrong, nftablesMode: "Disabled" } as const;
+    const later = factsOf({ ...sources, nodes, settings: moved });
+    assert.match(later.fault ?? "", /mark mask/);
+    assert.deepEqual([later.settings, later.renderer, later.facts.hosts.length], [SOURCES.settings, "nft", 4]);
   });
 
   test("is known in part before the datastore is", () => {

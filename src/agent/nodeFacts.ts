@@ -1,7 +1,9 @@
 /** What the rules of this node depend on besides policy, from what people configure. */
 import type { NodeFacts, TunnelFact } from "../dataplane/nodeFacts.ts";
+import { ruleContext } from "../dataplane/ruleContext.ts";
 import { formatAddress, type Address } from "../ip/address.ts";
-import type { FelixSettings } from "../resources/config.ts";
+import { messageOf } from "../lib/errors.ts";
+import { felixSettings, type FelixSettings } from "../resources/config.ts";
 import { nodeNetwork, type NodeNetwork } from "../resources/nodeNetwork.ts";
 import type { Kinds } from "../resources/registry.ts";
 
@@ -19,6 +21,7 @@ export interface FactSources {
 export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp }: FactSources): NodeFacts {
   const self = nodes.find(({ metadata }) => metadata.name === nodeName);
   const addresses = [...new Set(nodes.flatMap(addressesOf))].sort();
+  const hosts = [...addresses, ...settings.externalNodesList];
   const encapsulated = tunnelsOf(settings, pools, self === undefined ? {} : networkOf(self));
   return {
     settings,
@@ -27,10 +30,11 @@ export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp }: F
       filterAllowAction: settings[`${prefixOf(renderer)}FilterAllowAction`],
       filterDenyAction: settings[`${prefixOf(renderer)}FilterDenyAction`],
       mangleAllowAction: settings[`${prefixOf(renderer)}MangleAllowAction`],
+      sharesHooks: renderer === "iptables",
     },
     tunnels: encapsulated,
-    hosts: [...addresses, ...settings.externalNodesList],
-    vxlanHosts: encapsulated.some(({ kind }) => kind === "vxlan") ? addresses : [],
+    hosts,
+    vxlanHosts: encapsulated.some(({ kind }) => kind === "vxlan") ? hosts : [],
     pools: pools
       .map(({ spec }) => ({
         cidr: spec.cidr,
@@ -46,6 +50,37 @@ export function nodeFacts({ nodeName, settings, renderer, nodes, pools, bgp }: F
     ].map(({ cidr }) => cidr),
     // As in Felix: where flow logs go anywhere.
     nflog: settings.flowLogsLocalReporter === "Enabled" || settings.flowLogsGoldmaneServer !== "",
+  };
+}
+
+/** Facts that rules can be made of. */
+export interface SoundFacts {
+  readonly facts: NodeFacts;
+  readonly renderer: Renderer;
+  readonly settings: FelixSettings;
+  /** Why these are not the settings that were given, but the last ones that rules can be made with. */
+  readonly fault?: string;
+}
+
+/** @param rendererOf the packet filter that settings ask for */
+export function soundFacts(
+  rendererOf: (settings: FelixSettings) => Renderer,
+): (sources: Omit<FactSources, "renderer">) => SoundFacts {
+  // An agent may meet the others at its first start, and pods are held back from then on.
+  let sound = felixSettings({});
+  const factsWith = (sources: Omit<FactSources, "renderer">, settings: FelixSettings): SoundFacts => {
+    const renderer = rendererOf(settings);
+    return { facts: nodeFacts({ ...sources, settings, renderer }), renderer, settings };
+  };
+  return (sources) => {
+    const wanted = factsWith(sources, sources.settings);
+    try {
+      ruleContext(wanted.facts);
+    } catch (error) {
+      return { ...factsWith(sources, sound), fault: messageOf(error) };
+    }
+    sound = sources.settings;
+    return wanted;
   };
 }
 

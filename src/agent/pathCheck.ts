@@ -71,6 +71,8 @@ const SHORT_TIMEOUT_MS = 500;
 const PATIENCE = { factor: 8, least: 150, most: SHORT_TIMEOUT_MS } as const;
 /** Routers between two nodes of a cluster. */
 const MAX_HOPS = 8;
+/** Routers in a row that say nothing, before they are taken for the end: some never do, most only so often a second. */
+const MUTE_ROUTERS = 2;
 const USUAL_HOPS = 64;
 
 /** Packets of `Path.mtu` bytes first: where one comes back, that was all. */
@@ -143,13 +145,15 @@ async function severalTimes(times: number, work: () => Promise<Passage>): Promis
 async function countHops(world: PathWorld, path: Path): Promise<number | Finding> {
   const { target, nodeAddress, node } = path;
   const length = SHORTEST[target.family];
-  for (let hops = 1; hops <= MAX_HOPS; hops += 1) {
+  let silent = 0;
+  for (let hops = 1; hops <= MAX_HOPS && silent < MUTE_ROUTERS; hops += 1) {
     let outcome: Outcome = { kind: "silence" };
     for (let attempt = 0; attempt < TRIES && outcome.kind === "silence"; attempt += 1) {
       outcome = await world.echo({ to: target, length, hops, timeoutMs: SHORT_TIMEOUT_MS });
     }
     if (outcome.kind === "reply" || (outcome.kind === "error" && sameAddress(outcome.from, nodeAddress))) return hops;
-    if (outcome.kind === "silence") break;
+    silent = outcome.kind === "silence" ? silent + 1 : 0;
+    if (outcome.kind === "silence") continue;
     if (outcome.kind === "not sent" || outcome.reason !== "expired")
       return explainSilence(world, path, toldBy(outcome));
   }

@@ -1,4 +1,4 @@
-import { IPIP_DEVICE } from "../dataplane/ipip.ts";
+import { FLANNEL_IPIP_DEVICE, IPIP_DEVICE } from "../dataplane/ipip.ts";
 import { bestRoute } from "../dataplane/routes.ts";
 import { addressPlus, formatAddress, type Address } from "../ip/address.ts";
 import { parsePrefix } from "../ip/prefix.ts";
@@ -76,7 +76,7 @@ const VXLAN_PORT = 4789;
 
 function kindOf({ name, kind, vxlan }: Pick<Link, "name" | "kind" | "vxlan">): Pick<Path, "kind" | "port"> {
   if (kind === "vxlan") return { kind: "vxlan", port: vxlan?.port ?? VXLAN_PORT };
-  if (kind === "ipip" || name === IPIP_DEVICE) return { kind: "ipip" };
+  if (kind === "ipip" || name === IPIP_DEVICE || name === FLANNEL_IPIP_DEVICE) return { kind: "ipip" };
   if (FLANNEL_TUN.test(name)) return { kind: "flannel udp", port: FLANNEL_UDP_PORT };
   return { kind: "none" };
 }

@@ -32,7 +32,7 @@ describe("what is known of a pod", () => {
       uid: "u1",
       annotations: { a: "b" },
       namespaceName: "default",
-      namespaceLabels: { team: "a" },
+      namespaceLabels: { team: "a", "kubernetes.io/metadata.name": "default" },
       namespaceAnnotations: { note: "b" },
     });
   });

@@ -13,12 +13,13 @@ import type { Pod } from "../resources/workload.ts";
 import type { Log } from "./agent.io.ts";
 import type { Cluster } from "./cluster.io.ts";
 import type { EndpointPolicy } from "./endpoints.io.ts";
-import { nodeFacts, type Renderer } from "./nodeFacts.ts";
+import { soundFacts, type Renderer } from "./nodeFacts.ts";
 import { policyArp } from "./policyArp.ts";
 import { policyEngine, type PolicyEngine } from "./policyEngine.ts";
 import { policyFeed, type PolicyListener } from "./policyFeed.ts";
 import { podFlows } from "./policyFlows.io.ts";
 import { driverSettings, policyKernel } from "./policyKernel.io.ts";
+import { policyTrouble } from "./policyTrouble.ts";
 
 /** Policy on this node, from what is followed of the datastore and attached to the node, to the kernel. */
 export interface NodePolicy {
@@ -29,7 +30,10 @@ export interface NodePolicy {
     PolicyEngine,
     "problems" | "settled" | "isSettled" | "status" | "ruleSizes" | "counts" | "tables"
   >;
-  /** Where nothing holds pods back yet, everything does, until it is known what may pass. To be done before pods can come. */
+  /**
+   * Where nothing holds pods back yet, everything does, until it is known what may pass: each family by itself. To be done
+   * before pods can come.
+   */
   guard(): Promise<void>;
   /** All of the datastore has been told once, and so have the node's endpoints: the kernel follows from now on. */
   start(): void;
@@ -49,6 +53,8 @@ export interface NodePolicyOptions {
   readonly isWorkloadInterface: (name: string) => boolean;
   /** Whether connections that policy forbids are cut. */
   readonly cutForbidden: boolean;
+  /** Others are kept from changing our tables of nf_tables, where the kernel can do that. */
+  readonly ownsTables: boolean;
   /** Both where not given. */
   readonly families?: readonly Family[];
   readonly rtnetlink: Rtnetlink;
@@ -72,28 +78,37 @@ const timers: Timers = {
 
 export function nodePolicy(options: NodePolicyOptions): NodePolicy {
   const { nodeName, interfacePrefix, isWorkloadInterface, rtnetlink, datastore, cluster, settings, log } = options;
+  const { families = [4, 6] } = options;
   const kernel = policyKernel({
+    ownsTables: options.ownsTables,
     onRepaired(what) {
       log("warn", "others had changed this node's rules; they are put right", { what });
       // What has come about meanwhile no rule has seen.
       flows.policyChanged();
+      engine.askRefusals().catch((error: unknown) => trouble.failed(messageOf(error)));
     },
-    onFailure: (error) => log("warn", "this node's rules are not guarded", { reason: messageOf(error) }),
+    onFailure(error) {
+      log("warn", "this node's rules are not guarded", { reason: messageOf(error) });
+      trouble.failed(messageOf(error));
+    },
   });
   const arpFailed = (reason: string): void =>
     log("warn", "the host may answer ARP for addresses of its workloads", { reason });
   const openArp = (): ArpTable =>
     openArpTable({
+      isOwned: options.ownsTables,
       onRepaired: (what) => log("warn", "others had changed what the host answers to ARP; it is put right", { what }),
       onFailure: (error) => arpFailed(messageOf(error)),
     });
   const arp = policyArp(openArp, arpFailed);
+  const factsOf = soundFacts(({ nftablesMode }) => kernel.renderer(nftablesMode));
+  let inUse = settings();
   let isStarted = false;
   const engine = policyEngine({
     node: nodeName,
-    families: options.families ?? [4, 6],
-    open: (renderer: Renderer, family: Family): Promise<KernelRules> => kernel.open(renderer, family, settings()),
-    clear: (renderer, family) => kernel.clear(renderer, family, settings()),
+    families,
+    open: (renderer: Renderer, family: Family): Promise<KernelRules> => kernel.open(renderer, family, inUse),
+    clear: (renderer, family) => kernel.clear(renderer, family, inUse),
     timers,
     soon: (work) => void setImmediate(work),
     onApplied: options.onApplied,
@@ -103,6 +118,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
     },
     log,
   });
+  const trouble = policyTrouble(() => engine.check(), timers);
   const feed = policyFeed({ node: nodeName, interfacePrefix }, (update) => engine.update(update));
   let ownAddresses: ReadonlySet<string> = new Set();
   let interfacesText = "";
@@ -114,18 +130,17 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
   });
 
   function factsChanged(): void {
-    const [now, of] = [settings(), cluster()];
-    const renderer = kernel.renderer(now.nftablesMode);
-    const sources = {
+    const of = cluster();
+    const known = factsOf({
       nodeName,
-      settings: now,
-      renderer,
+      settings: settings(),
       nodes: of.items("Node"),
       pools: of.items("IPPool"),
       bgp: of.get("BGPConfiguration", "default"),
-    };
-    engine.setFacts(nodeFacts(sources), renderer, driverSettings(now));
-    if (isStarted) arp.follow(renderer);
+    });
+    inUse = known.settings;
+    engine.setFacts(known.facts, known.renderer, driverSettings(inUse), known.fault);
+    if (isStarted) arp.follow(known.renderer);
   }
 
   function interfacesChanged(): void {
@@ -160,6 +175,12 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
     listener: feed,
     endpoints: {
       adopted(endpoint) {
+        const { hostInterface, namespace, pod } = endpoint;
+        if (!isWorkloadInterface(hostInterface)) {
+          const what =
+            "no policy holds back a pod whose interface interfacePrefix does not name: add its prefix to the list";
+          log("warn", what, { interface: hostInterface, namespace, pod });
+        }
         arp.attach(endpoint);
         feed.attach(endpoint);
       },
@@ -194,13 +215,20 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
         flows.released(endpoint.addresses);
       },
     },
-    engine,
+    engine: {
+      ...engine,
+      status() {
+        const status = engine.status();
+        return { ...status, failure: status.failure ?? trouble.reason() };
+      },
+    },
     async guard() {
       interfacesChanged();
       factsChanged();
-      if (kernel.hasRules()) return;
+      const open = families.filter((family) => !kernel.hasRules(family));
+      if (open.length === 0) return;
       try {
-        await engine.guard();
+        await engine.guard(open);
       } catch (error) {
         log("warn", "pods cannot be held back before policy is known", { reason: messageOf(error) });
       }
@@ -213,7 +241,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
     factsChanged,
     interfacesChanged,
     refreshInterval() {
-      const { nftablesMode, nftablesRefreshInterval, iptablesRefreshInterval } = settings();
+      const { nftablesMode, nftablesRefreshInterval, iptablesRefreshInterval } = inUse;
       return kernel.renderer(nftablesMode) === "nft" ? nftablesRefreshInterval : iptablesRefreshInterval;
     },
     check() {
@@ -226,6 +254,7 @@ export function nodePolicy(options: NodePolicyOptions): NodePolicy {
         .catch((error: unknown) => log("warn", "this node's rules cannot be checked", { reason: messageOf(error) }));
     },
     async close() {
+      trouble.close();
       flows.close();
       arp.close();
       await engine.close();

@@ -29,11 +29,13 @@ export interface PolicyDriversOptions {
 export interface PolicyDrivers {
   /** Throws `RulesetError` for settings that cannot be carried out: those before stay in force. */
   setFacts(facts: NodeFacts, renderer: Renderer, driverSettings: string): void;
-  /** What the rules need besides policy, without any policy. */
-  guard(): Promise<void>;
+  /** What the rules need besides policy, without any policy, in these families; the others stay as they are. */
+  guard(families: readonly Family[]): Promise<void>;
   /** Brings what is wanted now into the kernel. Rejects where the kernel fails; the next call then begins anew. */
   carryOut(difference: Difference): Promise<void>;
   check(): Promise<readonly string[]>;
+  /** Learns what the kernel refuses now. */
+  askRefusals(): Promise<void>;
   counts(): Promise<readonly RuleCount[]>;
   renderer(): Renderer | undefined;
   size(): readonly TableSize[];
@@ -137,9 +139,14 @@ export function policyDrivers(options: PolicyDriversOptions): PolicyDrivers {
       facts = now;
       wanted = renderer;
     },
-    async guard() {
+    async guard(open) {
       const of = await reopen();
-      await apply(of, of.builder.take());
+      await apply(
+        of,
+        of.builder.take().filter(({ family }) => open.includes(family)),
+      );
+      // The others have not been told what was taken.
+      if (open.length < families.length) isTrusted = false;
     },
     async carryOut(difference) {
       try {
@@ -156,9 +163,12 @@ export function policyDrivers(options: PolicyDriversOptions): PolicyDrivers {
     async check() {
       if (kernel === undefined) return [];
       const found = await Promise.all([...kernel.drivers.values()].map((driver) => driver.check()));
-      // What was refused was tried again: this asks what is refused still.
+      // What was refused was tried again.
       await apply(kernel, families.map(noChange));
       return found.flat();
+    },
+    async askRefusals() {
+      if (kernel !== undefined) await apply(kernel, families.map(noChange));
     },
     async counts() {
       const all = await Promise.all([...(kernel?.drivers.values() ?? [])].map((driver) => driver.counts()));

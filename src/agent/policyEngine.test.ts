@@ -100,7 +100,7 @@ describe("policy on its way to the kernel", () => {
     engine.setFacts(factsOf({}), "nft");
     tell(engine, WORLD);
     tell(engine, pod("web", "web", "10.1.0.1"));
-    await engine.guard();
+    await engine.guard(FAMILIES);
     assert.match(print(), /chain filter\/cali-FORWARD/);
     assert.doesNotMatch(print(), /cali-tw-/);
     assert.equal(engine.isSettled(), false);
@@ -108,6 +108,31 @@ describe("policy on its way to the kernel", () => {
     engine.start();
     assert.ok(await engine.settled(1000));
     assert.match(print(), /chain filter\/cali-tw-cali/);
+    await engine.close();
+  });
+
+  test("holds back the one family that the kernel has no rules of, and leaves the other's as they are", async () => {
+    const earlier = host();
+    earlier.engine.setFacts(factsOf({}), "nft");
+    tell(earlier.engine, WORLD);
+    tell(earlier.engine, pod("web", "web", "10.1.0.1"));
+    earlier.engine.start();
+    assert.ok(await earlier.engine.settled(1000));
+    await earlier.engine.close();
+    const whole = earlier.print();
+
+    const { engine, kernel, print } = host();
+    kernel.set("nft 4", earlier.kernel.get("nft 4")!);
+    engine.setFacts(factsOf({}), "nft");
+    await engine.guard([6]);
+    assert.equal(kernel.get("nft 4"), earlier.kernel.get("nft 4"));
+    assert.match(printRuleset(kernel.get("nft 6")!), /chain filter\/cali-FORWARD/);
+    assert.doesNotMatch(printRuleset(kernel.get("nft 6")!), /cali-tw-/);
+    tell(engine, WORLD);
+    tell(engine, pod("web", "web", "10.1.0.1"));
+    engine.start();
+    assert.ok(await engine.settled(1000));
+    assert.equal(print(), whole);
     await engine.close();
   });
 
@@ -251,24 +276,16 @@ describe("policy on its way to the kernel", () => {
     await engine.close();
   });
 
-  test("keeps the settings before when new ones make no rules", async () => {
-    const { engine, print } = host();
-    engine.setFacts(factsOf({}), "nft");
+  test("says that settings are not those that were asked for, and is in force with those that are", async () => {
+    const { engine } = host();
+    const why = "the mark mask 0x1 has 1 bits, and the rules need 5";
+    engine.setFacts(factsOf({}), "nft", "", why);
     engine.start();
     assert.ok(await engine.settled(1000));
-    const before = print();
-    const facts = factsOf({});
-    engine.setFacts({ ...facts, renderer: { ...facts.renderer, markMask: 1 } }, "nft");
-    assert.ok(await engine.settled(1000));
-    assert.match(engine.status().failure ?? "", /mark mask/);
-    assert.equal(print(), before);
-    engine.setFacts({ ...facts, renderer: { ...facts.renderer, markMask: 1 } }, "iptables");
-    assert.ok(await engine.settled(1000));
-    assert.match(engine.status().failure ?? "", /mark mask/);
-    assert.equal(engine.status().renderer, "nft");
-    engine.setFacts(facts, "nft");
-    assert.ok(await engine.settled(1000));
-    assert.equal(engine.status().failure, undefined);
+    assert.deepEqual([engine.status().failure, engine.status().fault], [undefined, why]);
+    engine.setFacts(factsOf({}), "nft");
+    assert.ok(engine.isSettled(), "nothing else has changed");
+    assert.equal(engine.status().fault, undefined);
     await engine.close();
   });
 

@@ -5,6 +5,7 @@
 import type { NodeFacts } from "../dataplane/nodeFacts.ts";
 import type { RuleCount } from "../dataplane/ruleset.ts";
 import type { TableSize } from "../dataplane/rulesetBuilder.ts";
+import type { Family } from "../ip/address.ts";
 import { messageOf } from "../lib/errors.ts";
 import { compiler, wholeDifference, type Compiler, type CompilerSize, type Difference } from "../policy/compile.ts";
 import type { HostInterface, Update } from "../policy/model.ts";
@@ -31,14 +32,14 @@ export interface PolicyEngine {
   setInterfaces(interfaces: readonly HostInterface[]): void;
   /**
    * Before anything reaches the kernel. Another renderer takes the place of the one before; with other settings of their
-   * own, in whatever form, drivers are opened anew.
+   * own, in whatever form, drivers are opened anew. `fault`: why these are not those that people have asked for.
    */
-  setFacts(facts: NodeFacts, renderer: Renderer, driverSettings?: string): void;
+  setFacts(facts: NodeFacts, renderer: Renderer, driverSettings?: string, fault?: string): void;
   /**
-   * Puts in the kernel what is there without any endpoint: no workload's packet goes anywhere. For a kernel that has
-   * nothing of an earlier agent's.
+   * Puts in the kernel what is there without any endpoint: no workload's packet goes anywhere. For families of which the
+   * kernel has nothing of an earlier agent's.
    */
-  guard(): Promise<void>;
+  guard(families: readonly Family[]): Promise<void>;
   /** Everything that decides has been told once: from now on the kernel follows. */
   start(): void;
   /** Carries out what was told without waiting for more to come, unless something is being carried out already. */
@@ -48,6 +49,8 @@ export interface PolicyEngine {
   isSettled(): boolean;
   /** Looks whether the kernel has what it should, puts it right, and says what that was. */
   check(): Promise<readonly string[]>;
+  /** After the kernel's rules were put right: learns what it refuses now. */
+  askRefusals(): Promise<void>;
   counts(): Promise<readonly RuleCount[]>;
   readonly tables: () => ReturnType<Compiler["tables"]>;
   status(): PolicyEngineStatus;
@@ -62,7 +65,7 @@ export interface PolicyEngineStatus {
   /** How many changes of the datastore and of this node have been told, and how many of them are in the kernel. */
   readonly told: number;
   readonly inKernel: number;
-  /** Why the last try failed, or settings are not carried out. */
+  /** Why the last try failed. */
   readonly failure: string | undefined;
   /** Why the settings are not carried out; those before are in force. */
   readonly fault: string | undefined;
@@ -167,20 +170,17 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
       compiled.setInterfaces(interfaces);
       changed();
     },
-    setFacts(now, renderer, driverSettings = "") {
+    setFacts(now, renderer, driverSettings = "", wrong) {
+      if (wrong !== undefined && wrong !== fault)
+        log("warn", "settings cannot be carried out; those before stay in force", { reason: wrong });
+      fault = wrong;
       const text = JSON.stringify([now, renderer, driverSettings]);
       if (text === factsText) return;
+      drivers.setFacts(now, renderer, driverSettings);
       factsText = text;
-      try {
-        drivers.setFacts(now, renderer, driverSettings);
-      } catch (error) {
-        fault = messageOf(error);
-        return log("warn", "settings cannot be carried out; those before stay in force", { reason: fault });
-      }
-      fault = undefined;
       changed();
     },
-    guard: () => inTurn(() => drivers.guard()),
+    guard: (families) => inTurn(() => drivers.guard(families)),
     start() {
       started = true;
       flush();
@@ -202,6 +202,7 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
       });
     },
     check: () => inTurn(() => drivers.check()),
+    askRefusals: () => inTurn(() => drivers.askRefusals()),
     counts: () => inTurn(() => drivers.counts()),
     tables: () => compiled.tables(),
     ruleSizes: () => drivers.size(),
@@ -209,7 +210,7 @@ export function policyEngine(options: PolicyEngineOptions): PolicyEngine {
       renderer: drivers.renderer(),
       told,
       inKernel,
-      failure: fault ?? failure,
+      failure,
       fault,
       size: compiled.size(),
     }),

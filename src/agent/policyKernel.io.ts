@@ -1,11 +1,11 @@
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
+import { openArpTable } from "../dataplane/arpTable.io.ts";
 import { ARP_TABLE } from "../dataplane/arpTable.ts";
 import { packetFilter, iptablesBackend, type FilterHost, type IptablesBackend } from "../dataplane/iptablesMode.ts";
 import type { KernelRules } from "../dataplane/ruleset.ts";
 import type { Family } from "../ip/address.ts";
-import { removeTable } from "../netlink/nftables.ts";
 import { openNftables } from "../netlink/nftables.io.ts";
 import type { TableName } from "../netlink/nftTable.ts";
 import type { FelixSettings } from "../resources/config.ts";
@@ -25,8 +25,8 @@ export function driverSettings({
 /** Which packet filters this host has, what an earlier agent has left in them, and the drivers that write them. */
 export interface PolicyKernel {
   renderer(mode: FelixSettings["nftablesMode"]): Renderer;
-  /** Whether an earlier agent's rules, or Calico's own, are in force. */
-  hasRules(): boolean;
+  /** Whether an earlier agent's rules, or Calico's own, hold the family's packets back. */
+  hasRules(family: Family): boolean;
   open(renderer: Renderer, family: Family, settings: FelixSettings): Promise<KernelRules>;
   /** Takes what the renderer has left, if anything, out of the kernel. */
   clear(renderer: Renderer, family: Family, settings: FelixSettings): Promise<void>;
@@ -38,13 +38,15 @@ const TOOL_OPTIONS = { encoding: "utf8", timeout: 10_000, maxBuffer: 1 << 30 } a
 const run = promisify(execFile);
 
 export interface PolicyKernelOptions {
+  /** Others are kept from changing our tables of nf_tables, where the kernel can do that. */
+  readonly ownsTables: boolean;
   /** Others had changed our rules, and they were put right. */
   readonly onRepaired: (what: readonly string[]) => void;
   /** They could not be put right, or are not watched any more. */
   readonly onFailure: (error: unknown) => void;
 }
 
-export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): PolicyKernel {
+export function policyKernel({ ownsTables, onRepaired, onFailure }: PolicyKernelOptions): PolicyKernel {
   let host: FilterHost | undefined;
   let backend: IptablesBackend | undefined;
 
@@ -90,13 +92,13 @@ export function policyKernel({ onRepaired, onFailure }: PolicyKernelOptions): Po
 
   return {
     renderer: (mode) => packetFilter(mode, mode === "Auto" ? look() : { nfTables: true, iptables: true }),
-    hasRules: () =>
-      nftTables()?.some(isOurs) === true ||
-      ([4, 6] as const).some((family) => inUse(family).some(({ text }) => text.includes(":cali-"))),
+    hasRules: (family) =>
+      hasForwardRules(family) || inUse(family).some(({ text }) => /^-A FORWARD .*-j cali-FORWARD$/m.test(text)),
     async open(renderer, family, settings) {
       if (renderer === "iptables") return openIptables(family, backendOf(settings.iptablesBackend), settings);
       const { openNftKernelRules } = await import("../dataplane/nftRules.io.ts");
-      return openNftKernelRules({ family, maxSetSize: settings.maxIpsetSize, onRepaired, onFailure });
+      const { maxIpsetSize } = settings;
+      return openNftKernelRules({ family, maxSetSize: maxIpsetSize, isOwned: ownsTables, onRepaired, onFailure });
     },
     async clear(renderer, family, settings) {
       if (renderer === "nft") {
@@ -126,15 +128,29 @@ async function removeAll(rules: KernelRules): Promise<void> {
 }
 
 const tableFamily = (family: Family): TableName["family"] => (family === 4 ? "ip" : "ip6");
-const isOurs = ({ name }: TableName): boolean => name === "calico";
+const OUR_TABLE = "calico";
+const isOurs = ({ name }: TableName): boolean => name === OUR_TABLE;
 const isArpTable = ({ family, name }: TableName): boolean => family === ARP_TABLE.family && name === ARP_TABLE.name;
 
-function removeArpTable(): void {
+/** A table that was flushed, or that an agent had only begun to write, holds nothing back. */
+function hasForwardRules(family: Family): boolean {
+  if (nftTables()?.some((table) => isOurs(table) && table.family === tableFamily(family)) !== true) return false;
   const nftables = openNftables();
   try {
-    nftables.apply(removeTable(ARP_TABLE));
+    const table = { family: tableFamily(family), name: OUR_TABLE } as const;
+    const hooks = nftables.parts.chains(table).filter(({ base }) => base?.type === "filter" && base.hook === "forward");
+    return hooks.some(({ name }) => nftables.parts.handles(table, name).length > 0);
   } finally {
     nftables.close();
+  }
+}
+
+function removeArpTable(): void {
+  const table = openArpTable();
+  try {
+    table.remove();
+  } finally {
+    table.close();
   }
 }
 

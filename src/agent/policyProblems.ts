@@ -15,9 +15,16 @@ export interface PolicyProblems {
   startOver(): void;
   /** Of a policy, a profile or an endpoint: one sentence each. */
   of(kind: Update["kind"], id: string): readonly string[];
+  /** Everything of which the kernel refused something. */
+  refusedOrigins(): readonly string[];
   /** What of this origin the kernel refused. */
   refusals(origin: string): readonly string[];
   list(): readonly { readonly id: string; readonly reason: string }[];
+}
+
+/** By what the builder knows an object. */
+export function originOf({ kind, id }: { readonly kind: Update["kind"]; readonly id: string }): string {
+  return kind === "profile" ? `pro/${id}` : id;
 }
 
 export function policyProblems(): PolicyProblems {
@@ -30,13 +37,12 @@ export function policyProblems(): PolicyProblems {
     if (problems.length === 0) where.delete(key);
     else where.set(key, problems);
   }
+  const refusedOrigins = (): string[] => [...new Set([...refused.values()].flat().map(({ origin }) => origin))];
   /** By what the builder calls origin: the ids of policies and endpoints, `pro/` and the name of a profile. */
   function refusalsOf(origin: string): string[] {
     const found = [...refused.values()].flat().filter((each) => each.origin === origin);
     return [...new Set(found.map(({ reason }) => reason))].map((reason) => `the kernel refused it: ${reason}`);
   }
-  const originOf = (kind: Update["kind"], id: string): string => (kind === "profile" ? `pro/${id}` : id);
-
   return {
     told({ kind, id, value }) {
       const problems = value !== undefined && "problems" in value ? (value.problems ?? []) : [];
@@ -58,8 +64,9 @@ export function policyProblems(): PolicyProblems {
     startOver: () => refused.clear(),
     of(kind, id) {
       const key = keyOf(kind, id);
-      return [...(ofRules.get(key) ?? ofObjects.get(key) ?? []), ...refusalsOf(originOf(kind, id))];
+      return [...(ofRules.get(key) ?? ofObjects.get(key) ?? []), ...refusalsOf(originOf({ kind, id }))];
     },
+    refusedOrigins,
     refusals: refusalsOf,
     list() {
       const written = [...new Set([...ofObjects.keys(), ...ofRules.keys()])].flatMap((key) =>
@@ -68,8 +75,7 @@ export function policyProblems(): PolicyProblems {
           reason,
         })),
       );
-      const origins = new Set([...refused.values()].flat().map(({ origin }) => origin));
-      return [...written, ...[...origins].flatMap((id) => refusalsOf(id).map((reason) => ({ id, reason })))];
+      return [...written, ...refusedOrigins().flatMap((id) => refusalsOf(id).map((reason) => ({ id, reason })))];
     },
   };
 }

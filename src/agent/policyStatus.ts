@@ -1,50 +1,44 @@
 /** What an agent says of policy: by the names that people give their objects. */
 import type { RuleCount } from "../dataplane/ruleset.ts";
-import { policyId } from "../policy/convertPolicy.ts";
-import type { PolicyKind, Update } from "../policy/model.ts";
-import type { KindId } from "../resources/registry.ts";
 import type { PolicyEngineStatus } from "./policyEngine.ts";
-import type { PolicyProblems } from "./policyProblems.ts";
+import { originOf, type PolicyProblems } from "./policyProblems.ts";
+import { identityOf, isReached, reachOf, type ReachTables } from "./policyReach.ts";
 
-const POLICY_KINDS: Readonly<Partial<Record<KindId, PolicyKind>>> = {
-  NetworkPolicy: "knp",
-  ClusterNetworkPolicy: "kcnp",
-  CalicoNetworkPolicy: "np",
-  GlobalNetworkPolicy: "gnp",
-  StagedNetworkPolicy: "snp",
-  StagedGlobalNetworkPolicy: "sgnp",
-  StagedKubernetesNetworkPolicy: "sknp",
-};
-
-/** By what the compiler knows an object that may be in force otherwise than it was written; undefined for other kinds. */
-function identityOf(kind: string, name: string, namespace?: string): { kind: Update["kind"]; id: string } | undefined {
-  const policy = POLICY_KINDS[kind as KindId];
-  if (policy !== undefined) return { kind: "policy", id: policyId(policy, name, namespace) };
-  if (kind === "Profile") return { kind: "profile", id: name };
-  return kind === "HostEndpoint" ? { kind: "endpoint", id: `hep/${name}` } : undefined;
-}
-
-/** Why the objects (`namespace/name`, `name`) are not in force here as they were written: a sentence for each reason. */
-export function problemsOf(problems: PolicyProblems, kind: string, objects: readonly string[]): string[] {
+/**
+ * Why the objects (`namespace/name`, `name`) are not in force here as they were written: a sentence for each reason. What
+ * they share in with others counts, as an address set does that a rule of another object looks at.
+ */
+export function problemsOf(
+  problems: PolicyProblems,
+  kind: string,
+  objects: readonly string[],
+  tables: () => ReachTables,
+): string[] {
+  const refused = problems.refusedOrigins();
   return objects.flatMap((object) => {
-    const slash = object.indexOf("/");
-    const [namespace, name] = slash < 0 ? [undefined, object] : [object.slice(0, slash), object.slice(slash + 1)];
-    const identity = identityOf(kind, name, namespace);
-    return identity === undefined
-      ? []
-      : problems.of(identity.kind, identity.id).map((reason) => `${kind} ${object}: ${reason}`);
+    const identity = identityOf(kind, object);
+    if (identity === undefined) return [];
+    const reach = refused.length === 0 ? undefined : reachOf(identity, tables());
+    const own = originOf(identity);
+    const others = refused.filter((origin) => origin !== own && reach !== undefined && isReached(reach, origin));
+    return [
+      ...problems.of(identity.kind, identity.id),
+      ...others.flatMap((origin) => problems.refusals(origin).map((reason) => `${origin}: ${reason}`)),
+    ].map((reason) => `${kind} ${object}: ${reason}`);
   });
 }
 
 /** What stands in `caracal node status`. */
 export function policyStatus(status: PolicyEngineStatus, problems: PolicyProblems): object {
-  const { renderer, told, inKernel, failure, size } = status;
+  const { renderer, told, inKernel, failure, fault, size } = status;
   return {
     renderer: renderer ?? null,
     /** Changes that this node has heard of, and those of them that are in the kernel. */
     generation: told,
     inForce: inKernel,
     failure: failure ?? null,
+    /** Why the settings are not carried out, but those before. */
+    fault: fault ?? null,
     ...size,
     problems: problems.list(),
   };

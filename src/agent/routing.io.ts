@@ -16,7 +16,7 @@ import type { RouteTable } from "../dataplane/routeTable.io.ts";
 import { formatAddress, sameAddress, type Address } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
-import { TABLE_MAIN, type Route } from "../netlink/route.ts";
+import { describeRoute, TABLE_MAIN, type Route } from "../netlink/route.ts";
 import type { Rtnetlink } from "../netlink/rtnetlink.io.ts";
 import { kernelRefusal, priorityOf, throughIpip } from "./bgpFilters.ts";
 import { heldStatus } from "./bgpHeld.ts";
@@ -29,6 +29,8 @@ export interface Routing {
   apply(plan: BgpPlan, routerId: string): void;
   /** The kernel's own routes or links changed: next hops may be reached in another way. */
   kernelChanged(): void;
+  /** The kernel's routes that are not BGP's. */
+  otherRoutes(): readonly Route[];
   /** Whether what was learned before a restart has been learned again. */
   settled(): boolean;
   /** Those that wait for a password are among them. */
@@ -60,10 +62,14 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
   let speaker: Speaker | undefined;
   /** What the running speaker was made from; another value needs a new one. */
   let identity: Identity | undefined;
+  /** Where it listens. */
+  let place: Place | undefined;
   let kernelRoutes: readonly Route[] | undefined;
   let plan: BgpPlan | undefined;
   /** What the speaker was last given, as text. */
   let given = { peers: "", origination: "", kernel: "" };
+  /** The ways to peers that were last written, as text. */
+  let staticRoutes = "";
   const heldSince = new Map<string, number>();
   const filterNumbers = new Map<string, number>();
   const peering = new Map<string, { device: number; address: Address }>();
@@ -95,12 +101,12 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
     };
   }
 
-  async function start(who: Identity, restarting: boolean): Promise<Speaker> {
+  async function start({ who, where }: Wish, restarting: boolean): Promise<Speaker> {
     const made = await createSpeaker({
       asn: who.asn,
       routerId: who.routerId,
-      port: who.port,
-      ...(who.addresses !== undefined && { listenAddresses: who.addresses }),
+      port: where.port,
+      ...(where.addresses !== undefined && { listenAddresses: where.addresses }),
       restart: { restarting, forwardingPreserved: restarting },
       sockets: bgpSockets,
       resolve,
@@ -112,32 +118,33 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
     return made;
   }
 
-  /** Another AS or router ID is another router; on another port or address it is the same, which comes back. */
-  async function become(who: Identity): Promise<Speaker> {
+  /** Another AS or router ID is another router: peers forget what this one has said. */
+  async function become(next: Wish): Promise<Speaker> {
     let restarting = rtnetlink.routes({ protocol: PROTOCOL_BGP }).length > 0;
-    if (speaker !== undefined && identity !== undefined) {
-      const same = identity.asn === who.asn && identity.routerId === who.routerId;
-      log("info", "BGP starts anew, since its identity has changed", { was: identity, is: who });
+    if (speaker !== undefined) {
+      log("info", "BGP starts anew, since its identity has changed", { was: identity, is: next.who });
       const old = speaker;
       speaker = undefined;
-      if (same) {
-        routeTable.forbidPrune("bgp");
-        await old.abandon();
-      } else {
-        await old.close("the node's BGP configuration has changed");
-        restarting = false;
-      }
+      await old.close("the node's BGP configuration has changed");
+      restarting = false;
       learned.clear();
-      // What is to outlive this is known as left over from now on; the rest goes.
       routeTable.reconcile();
     }
     given = { peers: "", origination: "", kernel: "" };
-    return start(who, restarting);
+    return start(next, restarting);
+  }
+
+  /** Listens somewhere else, which ends no session. */
+  async function move(to: Speaker, { where }: Wish): Promise<void> {
+    log("info", "BGP listens elsewhere", { was: place, is: where });
+    place = undefined;
+    await to.listenOn(where.port, where.addresses);
   }
 
   interface Wish {
     readonly plan: BgpPlan;
     readonly who: Identity;
+    readonly where: Place;
   }
   let wish: Wish | undefined;
   let working: Promise<void> | undefined;
@@ -149,19 +156,18 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
   async function work(): Promise<void> {
     for (let next = wish; next !== undefined && !abandoned; next = wish) {
       wish = undefined;
-      const { plan: wanted, who } = next;
-      plan = wanted;
-      if (speaker === undefined || !sameIdentity(identity, who)) {
-        try {
-          speaker = await become(who);
-        } catch (error) {
-          wish ??= next;
-          throw error;
-        }
-        identity = who;
-        retryMs = RETRY_MS.first;
+      plan = next.plan;
+      try {
+        if (speaker === undefined || !isSame(identity, next.who)) speaker = await become(next);
+        else if (!isSame(place, next.where)) await move(speaker, next);
+      } catch (error) {
+        wish ??= next;
+        throw error;
       }
-      carryOut(wanted, speaker);
+      identity = next.who;
+      place = next.where;
+      retryMs = RETRY_MS.first;
+      carryOut(next.plan, speaker);
     }
   }
 
@@ -181,10 +187,10 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
 
   /** Gives the speaker what is new to it. */
   function carryOut(wanted: BgpPlan, to: Speaker): void {
-    writeStaticRoutes();
+    if (writeStaticRoutes()) to.recheckNextHops();
     setPeeringAddresses(wanted);
     const origination = wanted.origination
-      .map(({ prefix, attributes }) => `${formatPrefix(prefix)} ${attributes?.localPref}`)
+      .map(({ prefix, attributes, lastResort }) => `${formatPrefix(prefix)} ${attributes?.localPref} ${lastResort}`)
       .join(" ");
     if (origination !== given.origination || given.peers === "") to.setOrigination(wanted.origination);
     const kernel = wanted.kernel.refused.map(({ prefix }) => formatPrefix(prefix)).join(" ");
@@ -219,15 +225,19 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
     return `${JSON.stringify(plain)} ${numbers.join(" ")}`;
   }
 
-  function writeStaticRoutes(): void {
+  /** Says whether they have changed: next hops may be reached in another way, of which the kernel says nothing. */
+  function writeStaticRoutes(): boolean {
     const routes = (plan?.staticRoutes ?? []).flatMap(({ destination, gateway }) => {
       const device = resolveNextHop(gateway, ownRoutes())?.device;
       return device === undefined ? [] : [peerRoute(destination, gateway, device)];
     });
-    if (routes.length === 0 && !routeTable.has("bgp peers")) return;
+    const text = routes.map((route) => describeRoute(route)).join();
+    if (text === staticRoutes) return false;
+    staticRoutes = text;
     routeTable.want("bgp peers", "agent", routes);
     routeTable.reconcile();
     kernelRoutes = undefined;
+    return true;
   }
 
   /** The addresses at which pods that are routers find this node, on the pods' interfaces. */
@@ -254,7 +264,8 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
     apply(wanted, routerId) {
       wish = {
         plan: wanted,
-        who: { asn: wanted.asn, routerId, port: wanted.listenPort, addresses: wanted.listenAddresses },
+        who: { asn: wanted.asn, routerId },
+        where: { port: wanted.listenPort, addresses: wanted.listenAddresses },
       };
       begin();
     },
@@ -265,6 +276,7 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
       learned.linksChanged();
       speaker?.recheckNextHops();
     },
+    otherRoutes: ownRoutes,
     settled: () => speaker?.settled ?? false,
     peers: () =>
       [
@@ -292,11 +304,15 @@ export function createRouting({ rtnetlink, routeTable, log }: RoutingOptions): R
 interface Identity {
   readonly asn: number;
   readonly routerId: string;
+}
+
+interface Place {
   readonly port: number;
+  /** Every address of the host where undefined. */
   readonly addresses: readonly string[] | undefined;
 }
 
-function sameIdentity(a: Identity | undefined, b: Identity): boolean {
+function isSame<Value>(a: Value | undefined, b: Value): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 

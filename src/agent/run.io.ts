@@ -1,10 +1,9 @@
 import { hostname } from "node:os";
 import { pino } from "pino";
 import { kubernetesDatastore } from "../datastore/client.io.ts";
-import type { ApiServerAddress } from "../datastore/http.io.ts";
-import { fromKubeconfig, fromServiceAccount } from "../datastore/kubeconfig.io.ts";
 import { startAgent, type Log } from "./agent.io.ts";
-import { ConfigError, readConfig, type DatastoreConfig } from "./config.ts";
+import { apiServerAddress } from "./apiServer.io.ts";
+import { readConfig } from "./config.ts";
 
 /** Felix's names of severities, as pino's. */
 const LEVELS: Readonly<Record<string, string>> = {
@@ -23,9 +22,9 @@ export async function runAgent(environment: NodeJS.ProcessEnv): Promise<number> 
     base: { node: config.nodeName },
   });
   const log: Log = (level, message, fields) => logger[level](fields, message);
-  const datastore = kubernetesDatastore(addressOf(config.datastore, environment), {
+  const datastore = kubernetesDatastore(await apiServerAddress(config.datastore, environment), {
     onInvalid: (kind, key, reason) =>
-      log("warn", "an object is passed over, since it is not valid", { kind, key, reason }),
+      log("warn", "an object is not valid: only what can be read of it counts", { kind, key, reason }),
   });
   const agent = await startAgent(config, datastore, log);
   const signal = await new Promise<string>((resolve) => {
@@ -35,15 +34,4 @@ export async function runAgent(environment: NodeJS.ProcessEnv): Promise<number> 
   await agent.stop();
   datastore.close();
   return Number(process.exitCode ?? 0);
-}
-
-export function addressOf(config: DatastoreConfig, environment: NodeJS.ProcessEnv): ApiServerAddress {
-  if (config.kind === "socket") return { socketPath: config.path };
-  if (config.kind === "kubeconfig") return fromKubeconfig(config.path).address;
-  const address = fromServiceAccount(environment);
-  if (address !== undefined) return address;
-  throw new ConfigError(
-    "KUBECONFIG",
-    "no API server is named (nor CARACAL_API_SOCKET), and this is no pod that would know one",
-  );
 }

@@ -1,10 +1,12 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { isDatastoreError, type Datastore } from "../datastore/datastore.ts";
 import { formatPrefix } from "../ip/prefix.ts";
+import { messageOf } from "../lib/errors.ts";
 import type { IPPool } from "../resources/ippool.ts";
 import type { Node } from "../resources/node.ts";
 import type { AgentConfig, DefaultPool } from "./config.ts";
 
-/** What the first agents of a cluster write into the datastore, each if it is not there. */
+/** How an agent begins: what the first of a cluster write into the datastore, each if it is not there; and patience. */
 
 /** The Kubernetes Node of this node. Outside Kubernetes nobody else registers it. */
 export async function ensureNode(datastore: Datastore, name: string): Promise<Node> {
@@ -57,4 +59,26 @@ function poolResource(pool: DefaultPool): IPPool {
       assignmentMode: "Automatic",
     },
   };
+}
+
+/** Pauses between tries. */
+const RETRY_MS = { first: 200, longest: 10_000 };
+
+/** Tries until it succeeds, or nobody wants it any more. */
+export async function untilDone(
+  work: () => Promise<void>,
+  {
+    isWanted,
+    onFailure,
+  }: { readonly isWanted: () => boolean; readonly onFailure: (reason: string, retryMs: number) => void },
+): Promise<void> {
+  for (let pause = RETRY_MS.first; isWanted(); pause = Math.min(pause * 2, RETRY_MS.longest)) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      onFailure(messageOf(error), pause);
+      await sleep(pause);
+    }
+  }
 }

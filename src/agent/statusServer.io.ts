@@ -1,6 +1,7 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { listenOnSocket } from "../datastore/socket.io.ts";
 import { messageOf } from "../lib/errors.ts";
+import { http } from "../lib/http.io.ts";
 
 /** An answer that is written as it comes. `gone` tells that nobody reads it any more. */
 export interface StreamedBody {
@@ -44,7 +45,7 @@ export async function startHttpServer(
 }
 
 function httpServer(answers: Readonly<Record<string, Answer>>): Server {
-  const server = createServer(
+  const server = http.createServer(
     { requestTimeout: 10_000, headersTimeout: 10_000, keepAliveTimeout: 5000 },
     (request, response) => {
       void respond(request, response, answers);

@@ -128,22 +128,26 @@ export function createTunnels(options: TunnelsOptions): Tunnels {
     return clusterRoute(destination, { device: index, ...(gateway && { gateway }), ...(onlink && { onlink }) });
   }
 
-  function writeRoutes(situation: Situation): void {
+  /** `silent`: addresses of nodes that have not said that they have an end of the IPIP tunnel. */
+  function writeRoutes(situation: Situation, silent: ReadonlySet<string>): void {
     const now = performance.now();
     const next = new Map<string, { readonly route: Route; readonly since: number }>();
-    const missing = plan.pending.map(formatPrefix);
+    const keep = (key: string): boolean => {
+      const held = routes.get(key);
+      if (held === undefined || now - held.since > HOLD_MS) return false;
+      next.set(key, held);
+      later(held.since + HOLD_MS - now + 1);
+      return true;
+    };
     for (const each of plan.routes) {
       const key = formatPrefix(each.destination);
       const route = kernelRoute(each, situation);
-      if (route === undefined) missing.push(key);
-      else next.set(key, { route, since: now });
+      // A node that has not heard of the tunnel yet would not take what comes by it.
+      const isEarly = each.device === "tunl0" && each.gateway !== undefined && silent.has(formatAddress(each.gateway));
+      if (route !== undefined && !(isEarly && keep(key))) next.set(key, { route, since: now });
+      else if (route === undefined) keep(key);
     }
-    for (const key of missing) {
-      const held = routes.get(key);
-      if (held === undefined || now - held.since > HOLD_MS) continue;
-      next.set(key, held);
-      later(held.since + HOLD_MS - now + 1);
-    }
+    for (const destination of plan.pending) keep(formatPrefix(destination));
     routes = next;
     routeTable.want(
       "tunnels",
@@ -178,7 +182,8 @@ export function createTunnels(options: TunnelsOptions): Tunnels {
       if (kind === "ipip" ? works(IPIP) : FAMILIES.some((family) => works(vxlanOf(family)))) active.add(kind);
       else active.delete(kind);
     }
-    writeRoutes(situation);
+    const silent = peers.filter(({ network }) => network.ipipTunnel === undefined);
+    writeRoutes(situation, new Set(silent.flatMap(({ address }) => addressText(address[4]) ?? [])));
     if (devices.problems().length === 0) {
       retryMs = RETRY_MS.first;
     } else {
@@ -288,3 +293,5 @@ function textOf({ prefix, node, borrowed }: TunnelBlock): string {
   const users = borrowed.map(({ address, node: user }) => `${formatAddress(address)} ${user}`);
   return [formatPrefix(prefix), node ?? "", ...users].join(",");
 }
+
+const addressText = (own: KnownNode["address"][4]): string | undefined => own && formatAddress(own.address);

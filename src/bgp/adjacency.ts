@@ -45,6 +45,8 @@ export interface Adjacency {
   /** Asks the peer to tell all again, where it can. */
   requestRefresh(): void;
   configure(settings: PeerSettings): void;
+  /** Whether it has been told whole what it does not know yet to be whole: `endRibs` has something to send. */
+  readonly owesEndOfRib: boolean;
   /** Sends the End-of-RIB markers that are due. */
   endRibs(): void;
   counts(family: Family): FamilyCounts;
@@ -234,6 +236,9 @@ export function createAdjacency(initial: PeerSettings, host: AdjacencyHost): Adj
       }
       applyExports();
       host.schedule();
+    },
+    get owesEndOfRib() {
+      return dueEndOfRib.size > 0 || dueEndOfRefresh.size > 0;
     },
     endRibs() {
       if (current === undefined || !current.link.ready()) return;

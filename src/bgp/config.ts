@@ -138,6 +138,8 @@ export interface PeerConfig {
 export interface OriginatedRoute {
   readonly prefix: Prefix;
   readonly attributes?: Pick<PathAttributes, "med" | "localPref" | "communities" | "largeCommunities">;
+  /** Any route that a peer has told comes before it: what other programs wrote into the kernel, as BIRD's `learn`. */
+  readonly lastResort?: boolean;
 }
 
 export interface RouteNextHop extends ResolvedNextHop {
@@ -236,12 +238,17 @@ export interface RouteQuery {
 
 /** A running speaker. */
 export interface Speaker {
-  /** The port that it listens on (useful with port 0), or 0 where it does not listen. */
+  /** The port that it listens on (useful where any was asked for), or 0 where it does not listen. */
   readonly port: number;
   /** Whether a restart is over: see `SpeakerEvents.settled`. */
   readonly settled: boolean;
   /** Makes these the peers. A change touches only the sessions that it concerns; a changed filter resets none. */
   setPeers(peers: readonly PeerConfig[]): void;
+  /**
+   * Listens there from now on (see `SpeakerConfig`), and ends no session. Rejects with `Failure` (`listen-failed`) where the
+   * port cannot be had, and then listens nowhere.
+   */
+  listenOn(port: number, addresses?: readonly string[]): Promise<void>;
   /** Makes these the routes of this node: what is new is announced, what is gone is withdrawn. */
   setOrigination(routes: readonly OriginatedRoute[]): void;
   /** Asks a peer, by its name, to tell all again (RFC 2918); nothing where it is not established or cannot. */

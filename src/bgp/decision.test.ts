@@ -3,7 +3,7 @@ import { describe, test } from "node:test";
 import fc from "fast-check";
 import { AttributeTable } from "./attribute-table.ts";
 import type { PathAttributes } from "./attributes.ts";
-import { decide, explainLoss, LOCAL_PEER, type Candidate } from "./decision.ts";
+import { decide, explainLoss, LAST_RESORT, LOCAL_PEER, type Candidate } from "./decision.ts";
 
 const address = (value: number) => ({ family: 4 as const, value: BigInt(value) });
 /** The metric of a next hop is the last byte of its address. */
@@ -33,7 +33,9 @@ function naive(candidates: readonly Candidate[]): { best: Candidate; equal: read
     const highest = Math.max(...left.map(worth));
     left = left.filter((one) => worth(one) === highest);
   };
-  keep(({ peer }) => (peer.index === LOCAL_PEER ? 1 : 0));
+  const isLocal = ({ peer }: Candidate): boolean => peer.index === LOCAL_PEER;
+  keep((one) => (isLocal(one) && one.pathId !== LAST_RESORT ? 1 : 0));
+  keep((one) => (isLocal(one) && one.pathId === LAST_RESORT ? 0 : 1));
   keep(({ set }) => set.attributes.localPref ?? 100);
   keep(
     ({ set }) => -set.attributes.asPath.reduce((sum, { type, asns }) => sum + (type === "set" ? 1 : asns.length), 0),

@@ -15,6 +15,9 @@ export interface RibPeer {
 }
 
 export const LOCAL_PEER = 0;
+/** In place of path identifiers, of our own paths: those that we stand for, and those of `OriginatedRoute.lastResort`. */
+export const FIRST_CHOICE = 0;
+export const LAST_RESORT = 1;
 
 export interface Candidate {
   readonly set: AttributeSet;
@@ -36,7 +39,8 @@ type Compare = (a: Candidate, b: Candidate) => number;
  * MED stands apart, as it compares only paths by the same neighbouring AS, which is no order on all of them.
  */
 const BEFORE_MED: readonly { readonly by: string; readonly compare: Compare }[] = [
-  { by: "our own route comes first", compare: (a, b) => Number(isLocal(b)) - Number(isLocal(a)) },
+  { by: "our own route comes first", compare: (a, b) => Number(isOwn(b)) - Number(isOwn(a)) },
+  { by: "what others wrote into the kernel comes last", compare: (a, b) => Number(isLast(a)) - Number(isLast(b)) },
   { by: "higher local preference", compare: (a, b) => b.set.localPref - a.set.localPref },
   { by: "shorter AS path", compare: (a, b) => a.set.pathLength - b.set.pathLength },
   { by: "better origin", compare: (a, b) => a.set.origin - b.set.origin },
@@ -108,6 +112,14 @@ function withoutWorseMed(candidates: readonly Candidate[]): Candidate[] {
 
 function isLocal({ peer }: Candidate): boolean {
   return peer.index === LOCAL_PEER;
+}
+
+function isOwn(candidate: Candidate): boolean {
+  return isLocal(candidate) && candidate.pathId !== LAST_RESORT;
+}
+
+function isLast(candidate: Candidate): boolean {
+  return isLocal(candidate) && candidate.pathId === LAST_RESORT;
 }
 
 function metric({ set }: Candidate): number {

@@ -27,13 +27,14 @@ export function mutate(message: Uint8Array, other: Uint8Array, dice: Dice): Uint
 }
 
 /** An UPDATE's withdrawn routes, its attributes each with its header, and its routes. */
-interface Parts {
+export interface Parts {
   readonly withdrawn: readonly number[];
   readonly attributes: readonly { readonly flags: number; readonly code: number; readonly value: readonly number[] }[];
   readonly announced: readonly number[];
 }
 
-function takeApart(message: Uint8Array): Parts | undefined {
+/** Undefined for what is no UPDATE with attributes. */
+export function takeApart(message: Uint8Array): Parts | undefined {
   if (message[18] !== MESSAGE.update) return undefined;
   const reader = new ByteReader(message, 19);
   const withdrawn = [...reader.take(reader.u16("withdrawn"), "withdrawn")];

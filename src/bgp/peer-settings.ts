@@ -124,22 +124,13 @@ export function sameBfd(before: PeerSettings, after: PeerSettings): boolean {
 
 /** Whether a session must be ended and begun anew for the new settings to take effect. */
 export function needsNewSession(before: PeerSettings, after: PeerSettings): boolean {
-  const essence = ({
-    config,
-    port,
-    localAsn,
-    client,
-    extendedNextHop,
-    families,
-    restartTime,
-  }: PeerSettings): string => {
+  const essence = ({ config, localAsn, client, extendedNextHop, families, restartTime }: PeerSettings): string => {
     const { name, address, asn, sourceAddress, passive = false, holdTime = DEFAULT_HOLD_TIME, keepaliveTime } = config;
     const { password, ttlSecurity, sendHoldTime } = config;
     const { send = false, receive = false } = config.addPath ?? {};
     return [
       name,
       address,
-      port,
       asn,
       localAsn,
       sourceAddress,

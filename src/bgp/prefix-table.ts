@@ -15,6 +15,11 @@ export function grown<Items extends Int32Array | Uint32Array | Uint16Array | Uin
   return larger;
 }
 
+/** Small tables grow in larger steps, as every step does again what those before have done. */
+export function nextCapacity(capacity: number): number {
+  return capacity * (capacity < 16_384 ? 4 : 2);
+}
+
 /**
  * Gives each prefix of one family a small number, so that what is known of it can lie in typed arrays: some 13 bytes a
  * prefix for IPv4, where an object or a string would take a hundred. Numbers of prefixes that were removed are given
@@ -168,7 +173,7 @@ export class PrefixTable {
 
   /** Only called when every number is in use, so that all of them are linked anew. */
   #grow(): void {
-    const capacity = this.capacity * 2;
+    const capacity = nextCapacity(this.capacity);
     this.#words = grown(this.#words, capacity * this.#width);
     this.#lengths = grown(this.#lengths, capacity);
     this.#next = new Int32Array(capacity);

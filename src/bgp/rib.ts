@@ -3,7 +3,7 @@ import type { Prefix } from "../ip/prefix.ts";
 import type { AttributeSet, AttributeTable } from "./attribute-table.ts";
 import { decide, LOCAL_PEER, type Candidate, type RibPeer } from "./decision.ts";
 import { prefixOfWords, wordsOfPrefix, type PrefixWords } from "./nlri.ts";
-import { grown, PrefixTable } from "./prefix-table.ts";
+import { grown, nextCapacity, PrefixTable } from "./prefix-table.ts";
 
 const NONE = -1;
 // What there is to do about a prefix: one bit each.
@@ -471,7 +471,7 @@ export class Rib {
   }
 
   #growPaths(): void {
-    const capacity = this.#next.length * 2;
+    const capacity = nextCapacity(this.#next.length);
     this.#pathPrefix = grown(this.#pathPrefix, capacity, NONE);
     this.#pathPeer = grown(this.#pathPeer, capacity);
     this.#pathId = grown(this.#pathId, capacity);

@@ -87,7 +87,9 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       emit("settled", (listener) => listener());
     }
     if (!routesKnown) return;
-    for (const peer of peers.values()) if (mayEndRib(peer)) peer.adjacency.endRibs();
+    for (const peer of peers.values()) {
+      if (peer.adjacency.owesEndOfRib && mayEndRib(peer)) peer.adjacency.endRibs();
+    }
   }
 
   /**
@@ -184,7 +186,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
     }
   }
 
-  const open = await listenAll(config, accept);
+  let open = await listenAll(config, accept);
   if (restarting) {
     tables.defer();
     stopDeferral = clock.after(1000 * (config.restart?.deferralTime ?? DEFAULT_DEFERRAL), settle);
@@ -192,7 +194,9 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
   }
 
   return {
-    port: open[0]?.port ?? 0,
+    get port() {
+      return open[0]?.port ?? 0;
+    },
     get settled() {
       return settled;
     },
@@ -211,6 +215,14 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       setPeers(wanted);
       peersKnown = true;
       checkSettled();
+    },
+    async listenOn(port, addresses) {
+      for (const listener of open) listener.close();
+      open = [];
+      const found = await listenAll({ port, ...(addresses !== undefined && { listenAddresses: addresses }) }, accept);
+      if (over) return found.forEach((listener) => listener.close());
+      open = found;
+      guardListeners(new Map([...peers].map(([address, { settings }]) => [address, settings])));
     },
     setOrigination(routes) {
       tables.setOrigination(routes);
@@ -259,7 +271,8 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
       for (const { prefix, paths } of tables.paths()) {
         const told = paths.flatMap(({ peer, pathId, received }) => {
           const place = places.get(peer);
-          return place === undefined ? [] : [{ peer: place, pathId, attributes: received.attributes }];
+          const told = peer === LOCAL_PEER ? 0 : pathId;
+          return place === undefined ? [] : [{ peer: place, pathId: told, attributes: received.attributes }];
         });
         yield mrtRoute(seconds, sequence, prefix, told);
         sequence += 1;
@@ -299,7 +312,7 @@ export async function createSpeaker(config: SpeakerConfig, clock: Clock = REAL_C
 }
 
 async function listenAll(
-  { port = BGP_PORT, listenAddresses }: SpeakerConfig,
+  { port = BGP_PORT, listenAddresses }: Pick<SpeakerConfig, "port" | "listenAddresses">,
   accept: (socket: net.Socket) => void,
 ): Promise<Listener[]> {
   const open: Listener[] = [];

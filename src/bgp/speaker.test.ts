@@ -321,6 +321,23 @@ describe("a change of configuration", () => {
       assert.match(stateOf(three).lastNotification?.text ?? "", /De-configured/);
     }));
 
+  test("of the port ends no session: on either side it counts from the next connection on", () =>
+    withSpeakers(async (keep) => {
+      const [one, two] = await pair(keep);
+      const old = one.port;
+      await one.listenOn(0, ["127.0.0.1"]);
+      assert.notEqual(one.port, old);
+      two.setPeers([peerOf(2, 1, one.port)]);
+      one.setPeers([peerOf(1, 2, old, { passive: true })]);
+      await until("the session of a passive side", () => isUp(one) && stateOf(two).established === 2);
+      assert.equal(stateOf(two).port, one.port);
+      two.setPeers([peerOf(2, 1, old)]);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      assert.deepEqual([stateOf(two).established, isUp(one), stateOf(two).port], [2, true, old]);
+      await assert.rejects(one.listenOn(old, ["192.0.2.1"]), /Cannot listen for BGP on 192\.0\.2\.1/);
+      assert.deepEqual([one.port, isUp(one)], [0, true], "it hears nobody new, and keeps whom it has");
+    }));
+
   test("that cannot be is refused with its reason, and changes nothing", () =>
     withSpeakers(async (keep) => {
       const [one] = await pair(keep);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { parsePrefix } from "../ip/prefix.ts";
+import { formatAsPath } from "./as-path.ts";
 import { DEFAULT_LOCAL_PREF } from "./attribute-table.ts";
 import type { PathAttributes } from "./attributes.ts";
 import { exportAttributes, exportRefusal, type ExportPolicy } from "./export-policy.ts";
@@ -68,6 +69,26 @@ describe("learned routes", () => {
     settle(tables);
     tables.setOrigination([{ prefix: parsePrefix("10.1.0.0/16") }]);
     assert.deepEqual(shown(settle(tables)), ["10.1.0.0/16 gone"]);
+    tables.setOrigination([]);
+    assert.deepEqual(shown(settle(tables)), ["10.1.0.0/16 via 11 from peer1"]);
+  });
+
+  test("come before what other programs wrote into the kernel, which is told where there is nothing else", () => {
+    const tables = tablesWith();
+    const [one, other] = [listenerOf(tables, 1, false), listenerOf(tables, 2, false)];
+    for (const listener of [one, other]) tables.join(listener.policy, listener);
+    const asPath = (): string => formatAsPath(other.told.get("10.1.0.0/16")!.asPath);
+    const foreign = { prefix: parsePrefix("10.1.0.0/16"), lastResort: true };
+    tables.setOrigination([foreign]);
+    assert.deepEqual(shown(settle(tables)), []);
+    assert.equal(asPath(), String(ASN));
+    tell(tables, one, ["10.1.0.0/16"], path("192.0.2.11", [65001]));
+    assert.deepEqual(shown(settle(tables)), ["10.1.0.0/16 via 11 from peer1"]);
+    assert.equal(asPath(), `${ASN} 65001`);
+    const [loser] = routeViews(tables, [], { view: "best" }).filter(({ chosen }) => !chosen);
+    assert.match(`${loser?.from}: ${loser?.reason}`, /^local: .*what others wrote into the kernel comes last$/);
+    tables.setOrigination([foreign, { prefix: foreign.prefix }]);
+    assert.deepEqual(shown(settle(tables)), ["10.1.0.0/16 gone"], "our own comes before both");
     tables.setOrigination([]);
     assert.deepEqual(shown(settle(tables)), ["10.1.0.0/16 via 11 from peer1"]);
   });

@@ -3,7 +3,7 @@ import { formatPrefix, type Prefix } from "../ip/prefix.ts";
 import { AttributeTable, type AttributeSet } from "./attribute-table.ts";
 import { toCanonical } from "./attribute-bytes.ts";
 import type { OriginatedRoute, ResolvedNextHop, RouteChange, RouteNextHop } from "./config.ts";
-import { LOCAL_PEER, type RibPeer } from "./decision.ts";
+import { FIRST_CHOICE, LAST_RESORT, LOCAL_PEER, type RibPeer } from "./decision.ts";
 import type { GroupHost } from "./exporter.ts";
 import { policyKey, type ExportPolicy } from "./export-policy.ts";
 import { NO_ATTRIBUTES, type FilterOperation } from "./filters.ts";
@@ -135,17 +135,18 @@ export class Tables {
   }
 
   setOrigination(routes: readonly OriginatedRoute[]): void {
-    const wanted = new Map(routes.map((route) => [formatPrefix(route.prefix), route]));
-    for (const [key, { prefix }] of this.#originated) {
+    const wanted = new Map(routes.map((route) => [`${formatPrefix(route.prefix)} ${rankOf(route)}`, route]));
+    for (const [key, route] of this.#originated) {
       if (wanted.has(key)) continue;
-      const { w0, w1, w2, w3, length } = wordsOfPrefix(prefix);
-      this.ribs[prefix.address.family].withdraw(w0, w1, w2, w3, length, LOCAL_PEER, 0);
+      const { w0, w1, w2, w3, length } = wordsOfPrefix(route.prefix);
+      this.ribs[route.prefix.address.family].withdraw(w0, w1, w2, w3, length, LOCAL_PEER, rankOf(route));
     }
-    for (const { prefix, attributes } of wanted.values()) {
+    for (const route of wanted.values()) {
+      const { prefix, attributes } = route;
       const set = this.sets.intern({ origin: "igp", asPath: [], ...attributes });
       const rib = this.ribs[prefix.address.family];
       const { w0, w1, w2, w3, length } = wordsOfPrefix(prefix);
-      rib.announce(rib.add(w0, w1, w2, w3, length), LOCAL_PEER, 0, set, set);
+      rib.announce(rib.add(w0, w1, w2, w3, length), LOCAL_PEER, rankOf(route), set, set);
     }
     this.#originated = wanted;
   }
@@ -336,6 +337,8 @@ export class Tables {
     return accepted === attributes ? set : this.sets.intern(accepted);
   }
 }
+
+const rankOf = ({ lastResort }: OriginatedRoute): number => (lastResort === true ? LAST_RESORT : FIRST_CHOICE);
 
 const NO_PROBLEMS: Received = { problems: [] };
 

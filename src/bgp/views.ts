@@ -49,7 +49,7 @@ function pathsOf(tables: Tables, rib: Rib, id: number, query: RouteQuery): Route
         prefix: formatPrefix(rib.prefixOf(id)),
         from: tables.peer(path.peer).name,
         ...judgement,
-        ...(path.pathId !== 0 && { pathId: path.pathId }),
+        ...(path.pathId !== 0 && path.peer !== LOCAL_PEER && { pathId: path.pathId }),
         stale: path.stale,
         attributes: set.attributes,
         nextHops: nextHopsOf([set]),

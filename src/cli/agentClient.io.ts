@@ -1,11 +1,11 @@
-import { request } from "node:http";
 import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { http } from "../lib/http.io.ts";
 
 /** One question to an agent's socket; resolves with its answer, which is JSON. Rejects when there is none in time. */
 export function askAgent(socketPath: string, path: string, timeoutMs = 1000): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const call = request({ socketPath, path, timeout: timeoutMs }, (response) => {
+    const call = http.request({ socketPath, path, timeout: timeoutMs }, (response) => {
       let text = "";
       response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
       response.on("error", reject);
@@ -27,7 +27,7 @@ export function askAgent(socketPath: string, path: string, timeoutMs = 1000): Pr
 export function streamAgent(socketPath: string, path: string, output: Writable, signal?: AbortSignal): Promise<number> {
   return new Promise((resolve, reject) => {
     let length = 0;
-    const call = request({ socketPath, path, ...(signal !== undefined && { signal }) }, (response) => {
+    const call = http.request({ socketPath, path, ...(signal !== undefined && { signal }) }, (response) => {
       if (response.statusCode !== 200) {
         let text = "";
         response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));

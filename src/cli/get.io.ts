@@ -7,7 +7,7 @@ import { KIND, type KindId } from "../resources/registry.ts";
 import { formatManifest } from "../resources/yaml.ts";
 import type { Console } from "./apply.io.ts";
 import { kindIn, singularName } from "./kindWords.ts";
-import { POLICY_KINDS } from "./policy.ts";
+import { DRAFT_CELL, DRAFT_KINDS, POLICY_KINDS } from "./policy.ts";
 import { inForceCells } from "./policy.io.ts";
 import { formatTable } from "./table.ts";
 import type { AgentAccess } from "./target.ts";
@@ -85,7 +85,10 @@ async function inForce(
   const asked = output === "wide" ? found.filter(({ kind, items }) => POLICY_KINDS.has(kind) && items.length > 0) : [];
   const nodes = asked.length === 0 ? [] : agents();
   if (nodes.length === 0) return new Map();
-  const cells = asked.map(async ({ kind, items }) => [kind, await inForceCells(nodes, kind, items)] as const);
+  const cells = asked.map(
+    async ({ kind, items }) =>
+      [kind, DRAFT_KINDS.has(kind) ? items.map(() => DRAFT_CELL) : await inForceCells(nodes, kind, items)] as const,
+  );
   return new Map(await Promise.all(cells));
 }
 

@@ -28,7 +28,16 @@ describe("how many nodes have a policy in force", () => {
     {
       name: "a rule is left out",
       agents: [agent("n1", { problems: { "a/web": ["NetworkPolicy a/web: ingress[0] is left out"] } }), agent("n2")],
-      expected: "1/2 nodes (NetworkPolicy a/web: ingress[0] is left out)",
+      expected: "1/2 nodes (n1: NetworkPolicy a/web: ingress[0] is left out)",
+    },
+    {
+      name: "none of three has it: the first says why",
+      agents: [
+        agent("n1", { resourceVersion: "9" }),
+        agent("n2", { resourceVersion: "9" }),
+        agent("n3", { resourceVersion: "9" }),
+      ],
+      expected: "0/3 nodes (n1: it has not seen it yet; 2 more)",
     },
     {
       name: "a rule of another policy is left out",
@@ -109,4 +118,7 @@ test("a node's status says what is wrong with policy, and nothing where nothing 
     }),
     ["policy is not in force: ENOBUFS", "gnp/x: a rule is left out"],
   );
+  assert.deepEqual(policyInfo({ ...report, fault: "natPortRange: no range" }), [
+    "settings are not carried out, those before are in force: natPortRange: no range",
+  ]);
 });

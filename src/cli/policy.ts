@@ -10,16 +10,19 @@ export interface PolicyReport {
   readonly generation: number;
   readonly inForce: number;
   readonly failure: string | null;
+  /** Of the settings. */
+  readonly fault?: string | null;
   readonly problems: readonly { readonly id: string; readonly reason: string }[];
 }
 
 /** What of it a person should see. */
 export function policyInfo(report: PolicyReport | undefined): string[] {
   if (report === undefined) return [];
-  const { renderer, generation, inForce, failure, problems } = report;
+  const { renderer, generation, inForce, failure, fault = null, problems } = report;
   const behind = generation - inForce;
   return [
     ...(failure === null ? [] : [`policy is not in force: ${failure}`]),
+    ...(fault === null ? [] : [`settings are not carried out, those before are in force: ${fault}`]),
     ...(renderer !== null && behind > 0 && failure === null ? [`policy is ${behind} changes behind`] : []),
     ...problems.map(({ id, reason }) => `${id}: ${reason}`),
   ];
@@ -32,6 +35,14 @@ export const POLICY_KINDS: ReadonlySet<KindId> = new Set([
   ...(["Tier", "Profile", "NetworkSet", "GlobalNetworkSet"] as const),
 ]);
 
+/** Of these, kinds that decide nothing wherever they are known. */
+export const DRAFT_KINDS: ReadonlySet<KindId> = new Set<KindId>([
+  "StagedNetworkPolicy",
+  "StagedGlobalNetworkPolicy",
+  "StagedKubernetesNetworkPolicy",
+]);
+export const DRAFT_CELL = "never: a draft";
+
 /** How far one agent is with a kind. */
 export interface KindInForce {
   readonly node: string;
@@ -42,17 +53,18 @@ export interface KindInForce {
   readonly problems: Readonly<Record<string, readonly string[]>>;
 }
 
-/** `3/3 nodes`, with the first reason where a node is missing. */
+/** `3/3 nodes`, with the first node that is missing and why. */
 export function inForceCell(object: string, version: string | undefined, agents: readonly KindInForce[]): string {
   const missing = agents.flatMap(({ node, resourceVersion, reason, problems }) => {
     const [problem] = problems[object] ?? [];
-    if (problem !== undefined) return [problem];
+    if (problem !== undefined) return [`${node}: ${problem}`];
     const isThere =
       resourceVersion !== undefined && version !== undefined && compareVersions(resourceVersion, version) >= 0;
     return isThere ? [] : [`${node}: ${reason ?? "it has not seen it yet"}`];
   });
   const count = `${agents.length - missing.length}/${agents.length} nodes`;
-  return missing.length === 0 ? count : `${count} (${missing[0]})`;
+  const others = missing.length > 1 ? `; ${missing.length - 1} more` : "";
+  return missing.length === 0 ? count : `${count} (${missing[0]}${others})`;
 }
 
 /** So many names of objects fit in one question. */

@@ -7,9 +7,9 @@ import {
   formatRoutes,
   isSilent,
   type AgentStatus,
-  type PathStatus,
   type PeerStatus,
 } from "./status.ts";
+import type { FlannelReport, PathStatus, TunnelsReport } from "./statusTunnels.ts";
 
 const peer = (name: string, fields: Partial<PeerStatus> = {}): PeerStatus => ({
   name,
@@ -39,6 +39,15 @@ const agent = (node: string, fields: Partial<AgentStatus> = {}): AgentStatus => 
   bgp: { settled: true, peers: [] },
   ...fields,
 });
+
+const flannel: FlannelReport = {
+  backend: "vxlan",
+  subnets: "10.244.1.0/24",
+  mtu: 1450,
+  peers: 2,
+  devices: { devices: ["flannel.1"] },
+  problems: [],
+};
 
 describe("the status of nodes", () => {
   test("has a line for each node, then the table of calicoctl for each that has peers", () => {
@@ -99,7 +108,7 @@ PEER ADDRESS   PEER TYPE           STATE   SINCE                 INFO
       agent("node1", { paths: { intervalMs: 1000, peers: [path("node2"), path("node3", bad)] } }),
       agent("node2", {
         paths: { intervalMs: 0, peers: [] },
-        flannel: { backend: "vxlan", subnets: "10.244.1.0/24", problems: ["no interface"] },
+        flannel: { ...flannel, problems: ["no interface"] },
       }),
     ]);
     assert.equal(
@@ -108,10 +117,81 @@ PEER ADDRESS   PEER TYPE           STATE   SINCE                 INFO
 node1   ready    192.0.2.11/24   64512   0/0     3      1        the way to node3: see below
 node2   ready    192.0.2.11/24   64512   0/0     3      1        no interface
 
+node2: tunnels
+DEVICE      BY              ADDRESS         MTU    NODES   INFO
+flannel.1   flannel vxlan   10.244.1.0/24   1450   2       -
+
 node1: ways to other nodes
 NODE    BY     DEVICE   TARGET      STATE       LARGEST   MTU    ROUND TRIP   INFO
 node2   ipip   tunl0    10.65.9.1   reachable   1480      1480   0.12 ms      -
 node3   ipip   tunl0    10.65.9.1   blocked     -         1480   -            IP protocol 4 does not pass
+`,
+    );
+  });
+
+  test("says by what each tunnel works, and what became of packets that have no business in it", () => {
+    const tunnel = { device: "tunl0", address: "10.244.9.0", mtu: 1480, peers: 2 };
+    const vxlan = (device: string, checksumOffload: string | null) => ({
+      ...tunnel,
+      device,
+      mtu: 1450,
+      checksumOffload,
+    });
+    const none: TunnelsReport = { ipip: null, vxlan: [], pending: [], problems: [] };
+    const shown = formatNodeStatus([
+      agent("node1", {
+        tunnels: {
+          ...none,
+          ipip: { ...tunnel, kind: "bpf", counters: { sent: 9, droppedUnknownPeer: 3, droppedMalformed: 1 } },
+          vxlan: [vxlan("vxlan.calico", "fine"), vxlan("vxlan-v6.calico", "broken")],
+        },
+      }),
+      agent("node2", {
+        tunnels: {
+          ...none,
+          ipip: { ...tunnel, address: null, kind: "kernel" },
+          vxlan: [vxlan("vxlan.calico", null), vxlan("vxlan-v6.calico", "set off")],
+          pending: ["10.244.7.0/26"],
+          problems: ["Cannot add vxlan: no"],
+        },
+      }),
+      agent("node3", {
+        tunnels: { ...none, ipip: { ...tunnel, kind: "bpf", counters: {}, notKept: "no BPF filesystem" } },
+      }),
+      agent("node4", {
+        tunnels: none,
+        flannel: { ...flannel, backend: "ipip", devices: { devices: ["flannel.ipip"], kind: "bpf" } },
+      }),
+      agent("node5", { tunnels: none, flannel: { ...flannel, backend: "host-gw", devices: {} } }),
+      agent("node6", { tunnels: none, flannel: null }),
+    ]);
+    const [nodes = "", ...tables] = shown.split("\n\n");
+    assert.match(nodes, /node2 .* Cannot add vxlan: no; no way yet to 10\.244\.7\.0\/26: their nodes have not said/);
+    assert.equal(
+      tables.join("\n\n"),
+      `node1: tunnels
+DEVICE            BY                   ADDRESS      MTU    NODES   INFO
+tunl0             IPIP, BPF programs   10.244.9.0   1480   2       packets dropped: 3 from strangers, 1 malformed
+vxlan.calico      VXLAN                10.244.9.0   1450   2       the checksum offload works
+vxlan-v6.calico   VXLAN                10.244.9.0   1450   2       the checksum offload spoils packets, and is off
+
+node2: tunnels
+DEVICE            BY                          ADDRESS      MTU    NODES   INFO
+tunl0             IPIP, the kernel's device   -            1480   2       -
+vxlan.calico      VXLAN                       10.244.9.0   1450   2       -
+vxlan-v6.calico   VXLAN                       10.244.9.0   1450   2       the checksum offload is off by configuration
+
+node3: tunnels
+DEVICE   BY                   ADDRESS      MTU    NODES   INFO
+tunl0    IPIP, BPF programs   10.244.9.0   1480   2       it ends with the agent: no BPF filesystem
+
+node4: tunnels
+DEVICE         BY                           ADDRESS         MTU    NODES   INFO
+flannel.ipip   flannel ipip, BPF programs   10.244.1.0/24   1450   2       -
+
+node5: tunnels
+DEVICE   BY                ADDRESS         MTU    NODES   INFO
+-        flannel host-gw   10.244.1.0/24   1450   2       -
 `,
     );
   });

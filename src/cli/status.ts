@@ -1,4 +1,13 @@
 import { policyInfo, type PolicyReport } from "./policy.ts";
+import {
+  formatPaths,
+  formatTunnels,
+  pathInfo,
+  tunnelInfo,
+  type FlannelReport,
+  type PathStatus,
+  type TunnelsReport,
+} from "./statusTunnels.ts";
 import { formatTable } from "./table.ts";
 
 /** What the agents say of themselves, as far as it is shown, and how it is shown. */
@@ -27,33 +36,12 @@ export interface AgentStatus {
   };
   /** Absent in an agent that enforces nothing. */
   readonly policy?: PolicyReport;
+  /** Absent in an agent that is older. */
+  readonly tunnels?: TunnelsReport;
   /** The ways to other nodes, as far as they were tried out. */
   readonly paths?: { readonly intervalMs: number; readonly peers: readonly PathStatus[] };
   /** Where flannel carries pods' packets, in the agent. */
   readonly flannel?: FlannelReport | null;
-}
-
-export interface FlannelReport {
-  readonly backend: string;
-  readonly subnets: string;
-  readonly problems: readonly string[];
-}
-
-export interface PathStatus {
-  readonly node: string;
-  /** By what packets travel: `none`, `ipip`, `vxlan`, `flannel udp`. */
-  readonly kind: string;
-  readonly device: string;
-  readonly target: string;
-  /** Bytes of the largest packet that pods send there, and of the largest that arrives. */
-  readonly mtu: number;
-  readonly largest: number | null;
-  readonly verdict: string;
-  /** What is wrong; empty where nothing is. */
-  readonly text: string;
-  readonly roundTrip: number | null;
-  /** Milliseconds since 1970. */
-  readonly checkedAt: number;
 }
 
 export interface PeerStatus {
@@ -90,7 +78,7 @@ export function isSilent(answer: NodeAnswer): answer is Silent {
   return "error" in answer;
 }
 
-/** One line per node, then each node's peers in the table of `calicoctl node status`. */
+/** One line per node, then each node's peers in the table of `calicoctl node status`, its tunnels, and the ways to others. */
 export function formatNodeStatus(answers: readonly NodeAnswer[]): string {
   const nodes = formatTable(
     ["NODE", "STATUS", "ADDRESS", "AS", "PEERS", "PODS", "BLOCKS", "INFO"],
@@ -105,7 +93,7 @@ export function formatNodeStatus(answers: readonly NodeAnswer[]): string {
         ...answer.routes.problems.map(({ reason }) => reason),
         ...(answer.bgp.problems ?? []),
         ...policyInfo(answer.policy),
-        ...(answer.flannel?.problems ?? []),
+        ...tunnelInfo(answer.tunnels, answer.flannel),
         ...pathInfo(answer.paths?.peers ?? []),
       ];
       return [
@@ -124,38 +112,16 @@ export function formatNodeStatus(answers: readonly NodeAnswer[]): string {
   const peers = answers
     .filter((answer): answer is AgentStatus => !silentOrAlone(answer))
     .map((answer) => `\n${answer.node}: BGP peers\n${formatPeers(answer.bgp.peers)}`);
+  const tunnels = answers.flatMap((answer) => {
+    const table = isSilent(answer) ? undefined : formatTunnels(answer.tunnels, answer.flannel);
+    return table === undefined ? [] : [`\n${answer.node}: tunnels\n${table}`];
+  });
   const paths = answers.flatMap((answer) =>
     isSilent(answer) || (answer.paths?.peers.length ?? 0) === 0
       ? []
       : [`\n${answer.node}: ways to other nodes\n${formatPaths(answer.paths?.peers ?? [])}`],
   );
-  return nodes + peers.join("") + paths.join("");
-}
-
-/** In a line, of what the table below says in full. */
-function pathInfo(peers: readonly PathStatus[]): string[] {
-  const bad = new Set(peers.flatMap(({ node, verdict }) => (verdict === "reachable" ? [] : [node])));
-  if (bad.size === 0) return [];
-  return [
-    `the ${bad.size === 1 ? "way" : "ways"} to ${[...bad].slice(0, 3).join(", ")}${bad.size > 3 ? " and others" : ""}: see below`,
-  ];
-}
-
-function formatPaths(peers: readonly PathStatus[]): string {
-  return formatTable(
-    ["NODE", "BY", "DEVICE", "TARGET", "STATE", "LARGEST", "MTU", "ROUND TRIP", "INFO"],
-    peers.map(({ node, kind, device, target, verdict, largest, mtu, roundTrip, text }) => [
-      node,
-      kind === "none" ? "no tunnel" : kind,
-      device,
-      target,
-      verdict,
-      largest === null ? "-" : String(largest),
-      String(mtu),
-      roundTrip === null ? "-" : `${roundTrip.toFixed(2)} ms`,
-      text || "-",
-    ]),
-  );
+  return nodes + peers.join("") + tunnels.join("") + paths.join("");
 }
 
 /** calicoctl's columns, and its words: tools read them. */

@@ -1,6 +1,6 @@
 import { createBlockStore } from "../agent/blockStore.ts";
 import { ConfigError, type DatastoreConfig } from "../agent/config.ts";
-import { addressOf } from "../agent/run.io.ts";
+import { apiServerAddress } from "../agent/apiServer.io.ts";
 import { kubernetesDatastore } from "../datastore/client.io.ts";
 import { runController } from "./gc.io.ts";
 
@@ -20,7 +20,7 @@ export async function runControllerProcess(
       : kubeconfig !== undefined
         ? { kind: "kubeconfig", path: kubeconfig }
         : { kind: "in-cluster" };
-  const datastore = kubernetesDatastore(addressOf(where, environment));
+  const datastore = kubernetesDatastore(await apiServerAddress(where, environment));
   const ended = new AbortController();
   for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => ended.abort());
   const log = (level: string, message: string, fields: Readonly<Record<string, unknown>>): void =>

@@ -75,6 +75,8 @@ export function chainUses(
     retain,
     release,
     changed(kind, id) {
+      // As at a start, where all of them come before any endpoint's chains.
+      if (users.size === 0) return;
       for (const layer of LAYERS) {
         for (const direction of ["ingress", "egress"] as const) {
           const key = chainKeyOf({ layer, name: ownerChainName({ kind, direction, id }) });

@@ -11,6 +11,7 @@ import {
   comesBy,
   deny,
   DROP,
+  ESTABLISHED,
   goto,
   isInSet,
   isLocal,
@@ -25,10 +26,12 @@ import {
   REJECT,
   RETURN,
   rule,
+  setMark,
   to,
   type RuleContext,
   workloadsHeld,
 } from "./ruleContext.ts";
+import type { HostNeeds } from "./ruleNeeds.ts";
 import type { ChainRule, Match, RuleChain } from "./ruleset.ts";
 
 export const FROM_WORKLOADS = "cali-from-wl-dispatch";
@@ -36,7 +39,7 @@ export const TO_WORKLOADS = "cali-to-wl-dispatch";
 const WORKLOAD_TO_HOST = "cali-wl-to-host";
 const CIDR_BLOCK = "cali-cidr-block";
 
-export function filterChains(family: Family, context: RuleContext): RuleChain[] {
+export function filterChains(family: Family, hosts: HostNeeds, context: RuleContext): RuleChain[] {
   const chain = (name: string, rules: readonly ChainRule[], instead?: readonly ChainRule[]): RuleChain => ({
     layer: "filter",
     name,
@@ -44,47 +47,63 @@ export function filterChains(family: Family, context: RuleContext): RuleChain[] 
     origin: name,
     ...(instead === undefined ? {} : { instead }),
   });
+  const blocked = cidrBlock(family, context);
+  const sent = output(family, hosts, context);
   return [
-    chain("cali-INPUT", input(family, context), inputWithoutSets(family, context)),
-    chain(WORKLOAD_TO_HOST, workloadToHost(family, context)),
-    chain("cali-FORWARD", forward(context), workloadsHeld(context, "in", "out")),
-    chain("cali-OUTPUT", output(family, context), output(family, { ...context, tunnels: [] })),
+    chain("cali-INPUT", input(family, hosts, context), inputWithoutSets(family, hosts, context)),
+    chain(WORKLOAD_TO_HOST, workloadToHost(family, hosts, context)),
+    chain("cali-FORWARD", forward(hosts, blocked.length > 0, context), workloadsHeld(context, "in", "out")),
+    ...(sent.length === 0 ? [] : [chain("cali-OUTPUT", sent, output(family, hosts, { ...context, tunnels: [] }))]),
     chain(FROM_WORKLOADS, workloadDispatch(FROM_WORKLOADS, context)),
     chain(TO_WORKLOADS, workloadDispatch(TO_WORKLOADS, context)),
-    chain(CIDR_BLOCK, cidrBlock(family, context), []),
+    ...(blocked.length === 0 ? [] : [chain(CIDR_BLOCK, blocked, [])]),
   ];
 }
 
 /** What stands at the end of FORWARD, after others' rules. */
-export function forwardEnd(context: RuleContext): ChainRule[] {
-  const { accept } = context.marks;
+export function forwardEnd(hosts: HostNeeds, context: RuleContext): ChainRule[] {
+  const { marks, workloadInterfaces, renderer } = context;
+  const accept = (...matches: Match[]): ChainRule =>
+    rule([...matches, isMarked(marks.accept)], [allow(context, "filter")], "Policy explicitly accepted packet.");
+  if (hosts.any) {
+    // The mark is for mangle POSTROUTING, which by this tells forwarded packets from the host's own.
+    return [accept(), rule([], [setMark(marks.accept)])];
+  }
+  // No packet but a workload's has a mark that can be trusted: nobody else's is cleared where no host endpoint needs it.
+  if (!renderer.sharesHooks) return [];
+  return workloadInterfaces.flatMap((name) => [accept(comesBy(name)), accept(leavesBy(name))]);
+}
+
+function input(family: Family, hosts: HostNeeds, context: RuleContext): ChainRule[] {
   return [
-    rule([isMarked(accept)], [allow(context, "filter")], "Policy explicitly accepted packet."),
-    // For mangle POSTROUTING, which by this tells forwarded packets from the host's own.
-    rule([], [{ do: "mark", value: accept, mask: accept }]),
+    ...context.tunnels.flatMap((tunnel) => (tunnel.family === family ? tunnelIn(tunnel, context) : [])),
+    ...inputBehindTunnels(
+      context.workloadInterfaces.map((name) => rule([comesBy(name)], [goto(WORKLOAD_TO_HOST)])),
+      hosts,
+      context,
+    ),
   ];
 }
 
-function input(family: Family, context: RuleContext): ChainRule[] {
+function inputBehindTunnels(ofWorkloads: readonly ChainRule[], hosts: HostNeeds, context: RuleContext): ChainRule[] {
+  // A host endpoint that comes later has to know the connections that are there: so the kernel tracks them from the start.
+  if (!hosts.any) return [...ofWorkloads, rule([ESTABLISHED], [RETURN], "Keeps connections tracked")];
   return [
-    ...context.tunnels.flatMap((tunnel) => (tunnel.family === family ? tunnelIn(tunnel, context) : [])),
-    ...context.workloadInterfaces.map((name) => rule([comesBy(name)], [goto(WORKLOAD_TO_HOST)])),
+    ...ofWorkloads,
     rule([isMarked(context.marks.accept)], [allow(context, "filter")]),
     ...askHostEndpoint(FROM_HOST_ENDPOINT, [], context),
   ];
 }
 
 /** Without a set of the nodes nobody may hand us packets that carry packets. */
-function inputWithoutSets(family: Family, context: RuleContext): ChainRule[] {
+function inputWithoutSets(family: Family, hosts: HostNeeds, context: RuleContext): ChainRule[] {
   const own = context.tunnels.filter((tunnel) => tunnel.family === family);
   const carriers = own.flatMap(({ kind }): Match[][] =>
     kind === "ipip" ? [[isProtocol(IPIP)]] : kind === "vxlan" ? [udpTo(context.settings.vxlanPort)] : [],
   );
   return [
     ...carriers.map((matches) => rule(matches, [deny(context, "filter")])),
-    ...workloadsHeld(context, "in"),
-    rule([isMarked(context.marks.accept)], [allow(context, "filter")]),
-    ...askHostEndpoint(FROM_HOST_ENDPOINT, [], context),
+    ...inputBehindTunnels(workloadsHeld(context, "in"), hosts, context),
   ];
 }
 
@@ -126,14 +145,17 @@ function askHostEndpoint(chain: string, matches: readonly Match[], context: Rule
 }
 
 /** The workload's own policy comes first, then what settings say of workloads and their host. */
-function workloadToHost(family: Family, context: RuleContext): ChainRule[] {
+function workloadToHost(family: Family, hosts: HostNeeds, context: RuleContext): ChainRule[] {
   const comment = "Configured DefaultEndpointToHostAction";
+  // Workloads' interfaces route to 127.0.0.0/8 for what the node translates to them; what listens there is the node's own.
+  const toLoopback = [to("127.0.0.0/8"), not({ on: "dnat" })];
+  const loopbackHeld = family === 4 ? [rule(toLoopback, [DROP], "Drop packets to the host's loopback addresses")] : [];
   const endings = {
-    Accept: () => [rule([], [ACCEPT], comment)],
+    Accept: () => [...loopbackHeld, rule([], [ACCEPT], comment)],
     Drop: () => [rule([], [DROP], comment)],
     Reject: () => [rule([], [REJECT], comment)],
     // Back to others' rules, once the host endpoint for every interface has had its say.
-    Return: () => askHostEndpoint(FROM_HOST_ENDPOINT, [], context),
+    Return: () => [...loopbackHeld, ...(hosts.any ? askHostEndpoint(FROM_HOST_ENDPOINT, [], context) : [])],
   };
   return [
     ...neighbourDiscovery(family, allow(context, "filter")),
@@ -142,34 +164,45 @@ function workloadToHost(family: Family, context: RuleContext): ChainRule[] {
   ];
 }
 
-function forward(context: RuleContext): ChainRule[] {
+function forward(hosts: HostNeeds, hasBlocked: boolean, context: RuleContext): ChainRule[] {
   const { marks, workloadInterfaces } = context;
   const allButAccept = (marks.all & ~marks.accept) >>> 0;
+  const fromHosts = [rule([], [clearMark(allButAccept)]), rule([isUnmarked(marks.accept)], [jump(FROM_HEP_FORWARD)])];
   return [
-    rule([], [clearMark(allButAccept)]),
-    rule([isUnmarked(marks.accept)], [jump(FROM_HEP_FORWARD)]),
+    ...(hosts.any ? fromHosts : []),
     ...workloadInterfaces.map((name) => rule([comesBy(name)], [jump(FROM_WORKLOADS)])),
     ...workloadInterfaces.map((name) => rule([leavesBy(name)], [jump(TO_WORKLOADS)])),
-    rule([], [jump(TO_HEP_FORWARD)]),
-    rule([], [jump(CIDR_BLOCK)]),
+    ...(hosts.any ? [rule([], [jump(TO_HEP_FORWARD)])] : []),
+    ...(hasBlocked ? [rule([], [jump(CIDR_BLOCK)])] : []),
   ];
 }
 
-function output(family: Family, context: RuleContext): ChainRule[] {
-  const { marks, tunnels, workloadInterfaces } = context;
+function output(family: Family, hosts: HostNeeds, context: RuleContext): ChainRule[] {
+  const { marks, workloadInterfaces, renderer } = context;
   const accept = [allow(context, "filter")];
-  const has = (kind: TunnelFact["kind"]): boolean => tunnels.some((of) => of.kind === kind && of.family === family);
-  const fromHere = isLocal("source");
-  const ipip = [isProtocol(IPIP), isInSet("destination", "all-hosts-net"), fromHere];
-  const vxlan = [...udpTo(context.settings.vxlanPort), isInSet("destination", "all-vxlan-net"), fromHere];
+  const toHosts = tunnelOut(family, context);
+  // Where nobody else's rules stand behind ours, there is nothing that these would have to be passed by.
+  if (!hosts.any) return renderer.sharesHooks ? toHosts : [];
   return [
     rule([isMarked(marks.accept)], accept),
     // A host may reach its own workloads: health probes do, and a host that is not to be trusted could change the rules.
     ...workloadInterfaces.map((name) => rule([leavesBy(name)], [RETURN])),
-    ...(has("ipip") ? [rule(ipip, accept, "Allow IPIP packets to other Calico hosts")] : []),
-    ...(has("vxlan") ? [rule(vxlan, accept, "Allow VXLAN packets to other allowed hosts")] : []),
+    ...toHosts,
     // What the host translated may leave by another interface than is known here: mangle POSTROUTING asks for that.
     ...askHostEndpoint(TO_HOST_ENDPOINT, [not({ on: "dnat" })], context),
+  ];
+}
+
+function tunnelOut(family: Family, context: RuleContext): ChainRule[] {
+  const accept = [allow(context, "filter")];
+  const has = (kind: TunnelFact["kind"]): boolean =>
+    context.tunnels.some((of) => of.kind === kind && of.family === family);
+  const fromHere = isLocal("source");
+  const ipip = [isProtocol(IPIP), isInSet("destination", "all-hosts-net"), fromHere];
+  const vxlan = [...udpTo(context.settings.vxlanPort), isInSet("destination", "all-vxlan-net"), fromHere];
+  return [
+    ...(has("ipip") ? [rule(ipip, accept, "Allow IPIP packets to other Calico hosts")] : []),
+    ...(has("vxlan") ? [rule(vxlan, accept, "Allow VXLAN packets to other allowed hosts")] : []),
   ];
 }
 

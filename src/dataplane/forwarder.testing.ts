@@ -1,6 +1,8 @@
 /** A node that forwards, in a namespace of its own, and whoever sends through it: packets made and read by hand. */
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, writeSync } from "node:fs";
+import { Worker } from "node:worker_threads";
 import { addressFromBytes, addressToBytes, formatAddress, parseAddress, type Family } from "../ip/address.ts";
 import { bind, MSG_DONTWAIT, receive, SOCK_RAW } from "../netlink/ffi.io.ts";
 import { inNamespace, socketIn } from "../netlink/namespace.io.ts";
@@ -8,7 +10,7 @@ import { inside, temporaryNamespace } from "../netlink/namespace.testing.ts";
 import { writeSysctl } from "../netlink/sysctl.io.ts";
 import type { Packet } from "../policy/match.ts";
 import { hasPorts, icmpOf, PROTOCOL } from "../policy/model.ts";
-import { ipv4 } from "./tunnelPackets.testing.ts";
+import { checksum, ipv4 } from "./tunnelPackets.testing.ts";
 
 /**
  * cali1 leads to .1, cali2 to .2 of the pods' network, eth0 to everything else. What stands at the other ends has no
@@ -21,6 +23,13 @@ export interface Forwarder extends Disposable {
   send(by: Door, packet: Packet, options?: SendOptions): void;
   /** What left by the interface since it was last asked. */
   left(by: Door): Packet[];
+  /** Sends all of them over and over, a round each millisecond or so, while this thread does something else. */
+  flood(sends: readonly { readonly by: Door; readonly packet: Packet }[]): Flood;
+}
+
+export interface Flood {
+  /** Resolves with how many rounds were sent. */
+  stop(): Promise<number>;
 }
 
 export interface SendOptions {
@@ -56,7 +65,7 @@ export function forwarder(): Forwarder {
         writeSysctl(`ipv4/conf/${which}/rp_filter`, 0);
         writeSysctl(`ipv6/conf/${which}/accept_dad`, 0);
       }
-      // Packets made by hand have no checksums beyond that of IPv4's header.
+      // Of packets made by hand, not all have a checksum beyond that of IPv4's header.
       writeSysctl("netfilter/nf_conntrack_checksum", 0);
     });
     // Nothing is sent there but by hand.
@@ -71,12 +80,36 @@ export function forwarder(): Forwarder {
       path: node.path,
       send: (by, packet, options = {}) => void writeSync(sockets.get(by)!, frameOf(packet, options)),
       left: (by) => received(sockets.get(by)!),
+      flood: (sends) => flood(sends.map(({ by, packet }) => ({ fd: sockets.get(by)!, frame: frameOf(packet, {}) }))),
       [Symbol.dispose]: end,
     };
   } catch (error) {
     end();
     throw error;
   }
+}
+
+const FLOOD = `
+  const { writeSync } = require("node:fs");
+  const { parentPort, workerData: { frames, state } } = require("node:worker_threads");
+  let rounds = 0;
+  for (; Atomics.load(state, 0) === 0; rounds += 1) {
+    for (const { fd, frame } of frames) writeSync(fd, frame);
+    Atomics.wait(state, 0, 0, 1);
+  }
+  parentPort.postMessage(rounds);
+`;
+
+function flood(frames: readonly { readonly fd: number; readonly frame: Uint8Array }[]): Flood {
+  const state = new Int32Array(new SharedArrayBuffer(4));
+  const worker = new Worker(FLOOD, { eval: true, workerData: { frames, state } });
+  const rounds = once(worker, "message") as Promise<[number]>;
+  return {
+    async stop() {
+      Atomics.store(state, 0, 1);
+      return (await rounds)[0];
+    },
+  };
 }
 
 function configure(node: string, outside: string): void {
@@ -138,6 +171,7 @@ function frameOf(packet: Packet, options: SendOptions): Uint8Array {
   const head = payloadOf(packet, options);
   const payload = new Uint8Array(head.length + (options.filler ?? 0));
   payload.set(head);
+  sum(packet, payload);
   const { family, source, destination, protocol } = packet;
   const bytes = family === 4 ? ipv4({ source, destination, protocol, payload }) : ipv6(packet, payload);
   const frame = new Uint8Array(HEADER + bytes.length);
@@ -146,6 +180,17 @@ function frameOf(packet: Packet, options: SendOptions): Uint8Array {
   new DataView(frame.buffer).setUint16(12, ETHERTYPE[family]);
   frame.set(bytes, HEADER);
   return frame;
+}
+
+/** What the node itself is to take needs one; UDP over IPv4 does not (RFC 768). */
+function sum({ family, source, destination, protocol }: Packet, payload: Uint8Array): void {
+  const isUdp = protocol === PROTOCOL.UDP;
+  if (protocol !== icmpOf(family) && (family === 4 || !isUdp)) return;
+  // RFC 8200 section 8.1: the addresses, the length and the protocol are summed too.
+  const pseudo = family === 4 ? [] : [...addressToBytes(source), ...addressToBytes(destination)];
+  const before = family === 4 ? [] : [0, 0, payload.length >> 8, payload.length & 255, 0, 0, 0, protocol];
+  const value = checksum(Uint8Array.of(...pseudo, ...before, ...payload));
+  new DataView(payload.buffer).setUint16(isUdp ? 6 : 2, value);
 }
 
 const macBytes = (text: string): number[] => text.split(":").map((byte) => Number.parseInt(byte, 16));

@@ -3,6 +3,7 @@ import { EVERY_INTERFACE } from "../policy/hostEndpoints.ts";
 import type { Direction } from "../policy/model.ts";
 import { hostChainName, onlyFailsafe } from "./endpointRules.ts";
 import { comesBy, goto, leavesBy, RETURN, rule, type RuleContext } from "./ruleContext.ts";
+import type { HostNeeds } from "./ruleNeeds.ts";
 import type { ChainRule, Layer, RuleChain } from "./ruleset.ts";
 
 export interface HostDispatch {
@@ -35,8 +36,18 @@ export const HOST_DISPATCHES: readonly HostDispatch[] = [
   dispatch("filter", TO_HEP_FORWARD, "egress", true),
 ];
 
+export function hostDispatchChains(hosts: HostNeeds, context: RuleContext): RuleChain[] {
+  return HOST_DISPATCHES.filter((of) => isAsked(of, hosts)).map((of) => hostDispatchChain(of, hosts.every, context));
+}
+
+/** The early stages are asked only where one of them has something to say. */
+function isAsked({ layer, direction }: HostDispatch, { any, untracked, preDNAT }: HostNeeds): boolean {
+  if (layer === "raw") return untracked[direction];
+  return layer === "mangle" && direction === "ingress" ? preDNAT : any;
+}
+
 /** @param hasEvery there is a host endpoint for every interface that has none of its own */
-export function hostDispatchChain(of: HostDispatch, hasEvery: boolean, context: RuleContext): RuleChain {
+function hostDispatchChain(of: HostDispatch, hasEvery: boolean, context: RuleContext): RuleChain {
   const { layer, name, direction, isForward } = of;
   const every = rule([], [goto(hostChainName(direction, EVERY_INTERFACE, isForward))]);
   const rules = [rule([], [{ do: "dispatch", map: name }]), ...(hasEvery ? [...notOfHosts(of, context), every] : [])];

@@ -18,7 +18,7 @@ import { setOnlyAddress } from "./vxlan.io.ts";
  * with our programs. Routes, MTU, address and name are the same, and so are the packets on the wire.
  */
 export interface IpipTunnel {
-  /** Makes it as it is wanted; returns the index of `tunl0`. Throws `Failure` where the kernel refuses. */
+  /** Makes it as it is wanted; returns the device's index. Throws `Failure` where the kernel refuses. */
   apply(wish: IpipWish): number;
   /** Takes away what an earlier agent or this one has made. The kernel's own device stays, without an address. */
   remove(): void;
@@ -42,8 +42,11 @@ export type IpipKernel = Pick<
   "link" | "addLink" | "setLink" | "deleteLink" | "addresses" | "addAddress" | "deleteAddress"
 >;
 
-/** `namespace` is the path of a network namespace, the one of `rtnetlink`; without it the calling thread's. */
-export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): IpipTunnel {
+/**
+ * `namespace` is the path of a network namespace, the one of `rtnetlink`; without it the calling thread's. `name` is the
+ * device's: a namespace has one such tunnel.
+ */
+export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string, name: string = IPIP_DEVICE): IpipTunnel {
   let programs: IpipPrograms | undefined;
   let tun: { readonly fd: number; readonly device: number; readonly slowPath: SlowPath } | undefined;
   let kind: IpipKind | undefined;
@@ -69,24 +72,28 @@ export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): Ipi
 
   /** The TUN device, held open; another that took its place is opened anew. */
   function tunDevice(): Link {
-    const present = rtnetlink.link(IPIP_DEVICE);
+    const present = rtnetlink.link(name);
     if (present !== undefined && present.index === tun?.device) return present;
     closeTun();
-    const fd = here(() => openPersistentTun(IPIP_DEVICE));
-    const link = rtnetlink.link(IPIP_DEVICE)!;
+    const fd = here(() => openPersistentTun(name));
+    const link = rtnetlink.link(name)!;
     tun = { fd, device: link.index, slowPath: openSlowPath(fd, isKnown, namespace) };
     return link;
   }
 
   /** Undefined where the kernel has no such devices. */
-  function kernelDevice(): Link | undefined {
-    const present = rtnetlink.link(IPIP_DEVICE);
-    if (present !== undefined) return present.kind === "ipip" ? present : undefined;
+  function kernelDevice({ local }: IpipWish): Link | undefined {
+    // The module's own takes what no other device does; another has to say what it takes.
+    const ipip = name === IPIP_DEVICE ? undefined : { local };
+    const present = rtnetlink.link(name);
+    if (present !== undefined && present.kind !== "ipip") return undefined;
+    if (present !== undefined && isFor(present, ipip?.local)) return present;
+    if (present !== undefined) rtnetlink.deleteLink(present.index);
     try {
-      return rtnetlink.addLink({ kind: "ipip", name: IPIP_DEVICE });
+      return rtnetlink.addLink({ kind: "ipip", name, ...(ipip !== undefined && { ipip }) });
     } catch (error) {
       // The module brings one of this name with it when it is loaded, which the attempt has done.
-      if (codeOf(error) === "EEXIST") return rtnetlink.link(IPIP_DEVICE);
+      if (codeOf(error) === "EEXIST") return rtnetlink.link(name);
       if (codeOf(error) === "ENOTSUP") return undefined; // EOPNOTSUPP, which libuv knows by this name
       throw error;
     }
@@ -101,7 +108,7 @@ export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): Ipi
   return {
     apply(wish) {
       current = wish;
-      const own = kernelDevice();
+      const own = kernelDevice(wish);
       if (own !== undefined) {
         kind = "kernel";
         setUp(own, wish);
@@ -111,8 +118,8 @@ export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): Ipi
       const link = tunDevice();
       here(() => {
         // Nothing but IPv4 goes through, and the way to other nodes is looked up as for a packet that is forwarded.
-        writeSysctl(`ipv6/conf/${IPIP_DEVICE}/disable_ipv6`, 1);
-        writeSysctl(`ipv4/conf/${IPIP_DEVICE}/forwarding`, 1);
+        writeSysctl(`ipv6/conf/${name}/disable_ipv6`, 1);
+        writeSysctl(`ipv4/conf/${name}/forwarding`, 1);
       });
       programs ??= openIpipPrograms(namespace);
       programs.apply(wish, link.index);
@@ -121,7 +128,7 @@ export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): Ipi
     },
     remove() {
       current = undefined;
-      const link = rtnetlink.link(IPIP_DEVICE);
+      const link = rtnetlink.link(name);
       if (link?.kind === "ipip") setOnlyAddress(rtnetlink, link.index, undefined, 4);
       if (link?.kind !== "tun") return;
       closeTun();
@@ -148,4 +155,9 @@ export function createIpipTunnel(rtnetlink: IpipKernel, namespace?: string): Ipi
       programs = undefined;
     },
   };
+}
+
+/** Whether the device takes packets for this address; for any, where it is absent. */
+function isFor({ ipip }: Link, local: Address | undefined): boolean {
+  return local === undefined || (ipip?.local !== undefined && sameAddress(ipip.local, local));
 }

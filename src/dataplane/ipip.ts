@@ -7,7 +7,7 @@ import type { IPIP_MAPS } from "./ipipMaps.ts";
 export interface IpipWish {
   /** The node's own address: what its packets come from, and what packets must be for to be taken. */
   readonly local: Address;
-  /** The address of `tunl0`; absent while the node has none. */
+  /** The address of the device; absent while the node has none. */
   readonly address?: Address;
   readonly mtu: number;
   /** Prefixes of pods' addresses, and the node that each is behind. */
@@ -20,13 +20,14 @@ export interface IpipWish {
   readonly underlays: readonly number[];
 }
 
-/** Name of the device, whichever kind it is. */
+/** Names of the device, whichever kind it is: Calico's and flannel's. */
 export const IPIP_DEVICE = "tunl0";
+export const FLANNEL_IPIP_DEVICE = "flannel.ipip";
 
 /** Entries of a BPF map, by their key in hex. */
 export type Entries = ReadonlyMap<string, { readonly key: Uint8Array; readonly value: Uint8Array }>;
 
-/** What the maps of the two programs hold for this wish; `device` is the index of `tunl0`. */
+/** What the maps of the two programs hold for this wish; `device` is the device's index. */
 export function ipipEntries(
   { local, destinations, peers, networks }: IpipWish,
   device: number,

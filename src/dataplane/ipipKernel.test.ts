@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { parseAddress } from "../ip/address.ts";
+import { formatAddress, parseAddress } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
 import { Failure } from "../lib/errors.ts";
 import type { LinkAddress } from "../netlink/addr.ts";
@@ -80,4 +80,39 @@ describe("where the kernel has ipip, its own device is used", () => {
       tunnel.close();
     });
   }
+});
+
+test("a device of another name takes packets for this node's address, and is made anew where the address is another", () => {
+  const links = new Map<string, Link>();
+  let made = 0;
+  const kernel: IpipKernel = {
+    link: (name) => links.get(String(name)),
+    addLink(spec) {
+      assert.ok(spec.kind === "ipip");
+      made += 1;
+      const link = {
+        index: made,
+        kind: "ipip",
+        up: false,
+        carrier: true,
+        loopback: false,
+        operState: "unknown",
+      } as const;
+      links.set(spec.name, { ...link, ...spec, mtu: 1480, address: "", txQueueLength: 1000 });
+      return links.get(spec.name)!;
+    },
+    setLink: () => undefined,
+    deleteLink: (index) => [...links].some(([name, link]) => link.index === index && links.delete(name)),
+    addresses: () => [],
+    addAddress: () => undefined,
+    deleteAddress: () => true,
+  };
+  const local = (): string => formatAddress(links.get("flannel.ipip")!.ipip!.local!);
+  for (let agent = 0; agent < 2; agent += 1) {
+    createIpipTunnel(kernel, undefined, "flannel.ipip").apply(wish("10.65.0.1"));
+    assert.deepEqual([local(), made], ["192.0.2.11", 1]);
+  }
+  const moved = { ...wish("10.65.0.1"), local: parseAddress("192.0.2.12") };
+  createIpipTunnel(kernel, undefined, "flannel.ipip").apply(moved);
+  assert.deepEqual([local(), made], ["192.0.2.12", 2]);
 });

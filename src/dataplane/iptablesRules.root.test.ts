@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
@@ -363,6 +364,15 @@ for (const backend of BACKENDS) {
   });
 }
 
+/** Another program that writes rules of iptables, and takes its time: until it is killed. */
+async function holdLock(): Promise<ChildProcess> {
+  const lock = "/run/xtables.lock";
+  // It keeps the lock to itself, so that the lock ends with it.
+  const holder = spawn("sh", ["-c", `exec flock --close ${lock} sleep 20`], { stdio: "ignore" });
+  while (spawnSync("sh", ["-c", `flock --nonblock ${lock} true`]).status === 0) await sleep(5);
+  return holder;
+}
+
 /** The words of a rule as iptables-save prints it. */
 function ruleWords(options: string): string[] {
   return [...options.matchAll(/"([^"]*)"|(\S+)/g)].map(([, inQuotes, plain]) => inQuotes ?? plain ?? "");
@@ -393,12 +403,17 @@ describe("the driver of iptables", () => {
 
   test("says what does not end in time, and begins anew after it", async () => {
     using it = bench("legacy");
-    const hasty = it.another({ commandTimeout: 1 });
-    await assert.rejects(hasty.apply(changeTo(simple())), (error) => {
-      assert.equal(codeOf(error), "tool-timeout");
-      assert.match(String(error), /Cannot run .*: it did not end within 1 ms/);
-      return true;
-    });
+    const hasty = it.another({ commandTimeout: 300 });
+    const other = await holdLock();
+    try {
+      await assert.rejects(hasty.apply(changeTo(simple())), (error) => {
+        assert.equal(codeOf(error), "tool-timeout");
+        assert.match(String(error), /Cannot run iptables-legacy-restore .*: it did not end within 300 ms/);
+        return true;
+      });
+    } finally {
+      other.kill();
+    }
     hasty.close();
     await assert.rejects(hasty.check(), /they were let go/);
     assert.deepEqual(await it.rules.apply(changeTo(simple())), []);

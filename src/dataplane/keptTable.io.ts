@@ -1,9 +1,8 @@
-import { Failure } from "../lib/errors.ts";
+import { codeOf, Failure } from "../lib/errors.ts";
 import type { Counts } from "../netlink/nftExpression.ts";
 import type { KeyRange } from "../netlink/nftKey.ts";
-import { removeTable } from "../netlink/nftables.ts";
-import { shareNftables } from "../netlink/nftables.io.ts";
-import type { TableName } from "../netlink/nftTable.ts";
+import { type Nftables, shareNftables } from "../netlink/nftables.io.ts";
+import type { Table, TableName } from "../netlink/nftTable.ts";
 import { kernelTable } from "./kernelTable.io.ts";
 import { describeDifference } from "./keptDifference.ts";
 import { chainUnit, type Difference, type Kept, nameOf, noDifference, setUnit, type TableChange } from "./keptTable.ts";
@@ -37,6 +36,8 @@ export interface KeptTableOptions {
   readonly namespace?: string;
   /** Sets with more members are refused, and with them the chains that look at them. */
   readonly maxMembers?: number;
+  /** While it is open nobody else can change it, where the kernel can promise that; it stays when it is closed. */
+  readonly isOwned?: boolean;
   /** What others did to the table was put right. */
   readonly onRepaired?: (what: readonly string[]) => void;
   /** A repair failed, and is tried again; or what others do is not heard of any more. */
@@ -49,16 +50,17 @@ const MAX_MEMBERS = 1 << 20;
 const SLICE = 4;
 
 export function openKeptTable(options: KeptTableOptions): KeptTable {
-  const { table, namespace, maxMembers = MAX_MEMBERS, onRepaired, onFailure } = options;
+  const { table, namespace, maxMembers = MAX_MEMBERS, isOwned = false, onRepaired, onFailure } = options;
+  const nftables = shareNftables(namespace);
   const kept: Kept = {
     table,
+    form: isOwned && hasOwners(nftables) ? { ...table, owned: true, persistent: true } : table,
     chains: new Map(),
     sets: new Map(),
     refused: new Map(),
     present: { chains: new Set(), sets: new Set() },
     maxMembers,
   };
-  const nftables = shareNftables(namespace);
   const kernel = kernelTable(kept, nftables.parts);
   /** The kernel was compared with what should be, and all that was done since is known. */
   let isKnown = false;
@@ -103,6 +105,8 @@ export function openKeptTable(options: KeptTableOptions): KeptTable {
   function adopt(): void {
     const { difference, isHopeless } = kernel.survey();
     if (!isHopeless && kernel.exists()) {
+      // An agent before us owned it.
+      if (kept.form.owned === true) nftables.apply([{ kind: "addTable", table: kept.form }]);
       for (const name of kept.chains.keys()) kernel.inspectChain(name, difference);
       for (const name of kept.sets.keys()) kernel.inspectSet(name, difference);
     }
@@ -205,7 +209,7 @@ export function openKeptTable(options: KeptTableOptions): KeptTable {
       // What leads there goes first: a packet that is just passing through would find maps that are empty already.
       const hooks = nftables.parts.chains(table).filter(({ base }) => base !== undefined);
       if (hooks.length > 0) nftables.apply(hooks.map((chain) => ({ kind: "flushChain", chain })));
-      nftables.apply(removeTable(table));
+      if (nftables.parts.table(table) !== undefined) nftables.apply([{ kind: "deleteTable", table }]);
       for (const map of [kept.chains, kept.sets, kept.refused]) map.clear();
       kernel.forget();
     },
@@ -215,6 +219,18 @@ export function openKeptTable(options: KeptTableOptions): KeptTable {
       nftables.close();
     },
   };
+}
+
+/** Whether the kernel knows of owners that tables outlive: as Linux does since 6.9. */
+function hasOwners(nftables: Nftables): boolean {
+  const table: Table = { family: "ip", name: "caracal-trial", owned: true, persistent: true };
+  try {
+    nftables.apply([{ kind: "addTable", table }], { isTrial: true });
+    return true;
+  } catch (error) {
+    if (codeOf(error) === "ENOTSUP") return false;
+    throw error;
+  }
 }
 
 /** What is no member was never there. */

@@ -7,7 +7,7 @@ import type { Element } from "../netlink/nftElement.ts";
 import type { Counts } from "../netlink/nftExpression.ts";
 import type { KeyRange } from "../netlink/nftKey.ts";
 import type { NftChange } from "../netlink/nftables.ts";
-import type { BaseChain, Chain, TableName } from "../netlink/nftTable.ts";
+import type { BaseChain, Chain, Table, TableName } from "../netlink/nftTable.ts";
 import { DROPS, type Draft, type NextId, ruleChanges, setsOf } from "./nftRender.ts";
 import type { SetForm } from "./nftSets.ts";
 
@@ -78,6 +78,8 @@ export interface RefusedUnit {
 
 export interface Kept {
   readonly table: TableName;
+  /** How it is made. */
+  form: Table;
   readonly chains: Map<string, KeptChain>;
   readonly sets: Map<string, KeptSet>;
   /** What the kernel did not take, and what is as if it had not: a chain drops, a set is not there. */
@@ -167,9 +169,12 @@ export function contentOf(kept: Kept, name: string, isNew: boolean, making: Maki
   const drafts = draftsOf(kept, name);
   making.made(name, drafts);
   const before = isNew ? [] : making.counts(name, drafts);
-  const rules = drafts.flatMap((draft, at) => ruleChanges(table, name, draft, before[at], making.nextId));
-  const flush: NftChange[] = isNew ? [] : [{ kind: "flushChain", chain: { table, name } }];
-  return [...flush, ...rules].map((change) => ({ unit: chainUnit(name), change }));
+  const unit = chainUnit(name);
+  const items: Item[] = isNew ? [] : [{ unit, change: { kind: "flushChain", chain: { table, name } } }];
+  for (const [at, draft] of drafts.entries()) {
+    for (const change of ruleChanges(table, name, draft, before[at], making.nextId)) items.push({ unit, change });
+  }
+  return items;
 }
 
 export function addChain({ table, chains }: Kept, name: string): Item {
@@ -178,23 +183,30 @@ export function addChain({ table, chains }: Kept, name: string): Item {
   return { unit: chainUnit(name), change: { kind: "addChain", chain } };
 }
 
-export function addSet(kept: Kept, name: string): Item[] {
+function addSet(kept: Kept, name: string): Item[] {
   const set = kept.sets.get(name);
   return set === undefined ? [] : [{ unit: setUnit(name), change: { kind: "addSet", set: set.form.nft } }];
 }
 
-/** Elements for `members`; undefined where one is none: the set is noted as refused. */
-export function encodeMembers(kept: Kept, name: string, members: Iterable<string>): Element[] | undefined {
+/** What `encode` makes of the elements for `members`; undefined where one is none: the set is noted as refused. */
+export function encodeMembers<Encoded>(
+  kept: Kept,
+  name: string,
+  members: Iterable<string>,
+  encode: (elements: Iterable<Element>) => Encoded,
+): Encoded | undefined {
   const set = kept.sets.get(name);
   if (set === undefined) return undefined;
-  const elements: Element[] = [];
   try {
-    for (const member of members) elements.push(set.form.encode(member));
-    return elements;
+    return encode(elementsFor(set, members));
   } catch (error) {
     kept.refused.set(setUnit(name), { reason: `set ${name}: ${messageOf(error)}` });
     return undefined;
   }
+}
+
+function* elementsFor({ form }: KeptSet, members: Iterable<string>): Generator<Element> {
+  for (const member of members) yield form.encode(member);
 }
 
 function changeElements(kept: Kept, name: string, what: SetDifference): Item[] {
@@ -202,7 +214,7 @@ function changeElements(kept: Kept, name: string, what: SetDifference): Item[] {
   if (set === undefined || what === "unknown") return [];
   const { nft } = set.form;
   const { add, remove } = what === "all" ? { add: set.members, remove: [] } : what;
-  const elements = encodeMembers(kept, name, add);
+  const elements = encodeMembers(kept, name, add, (all) => [...all]);
   if (elements === undefined) return [];
   const changes: NftChange[] = [];
   if (remove.length > 0) changes.push({ kind: "deleteElements", set: nft, elements: remove });

@@ -73,7 +73,8 @@ export function kernelTable(kept: Kept, parts: NftParts): KernelTable {
     replace(present.sets, sets.keys());
 
     const difference = noDifference();
-    let isHopeless = found?.dormant === true;
+    const cannotBeOwned = found !== undefined && kept.form.owned === true && found.persistent !== true;
+    let isHopeless = found?.dormant === true || cannotBeOwned;
     for (const [name, { base }] of kept.chains) {
       const listed = chains.get(name);
       if (listed === undefined || listed.base?.policy !== base?.policy) difference.chains.add(name);

@@ -3,24 +3,37 @@ import { familyOfNet, PROTOCOL, type PortRange } from "../policy/model.ts";
 import type { Family } from "../ip/address.ts";
 import type { TunnelFact } from "./nodeFacts.ts";
 import { from, isInSet, isLocal, isProtocol, jump, leavesBy, not, rule, to, type RuleContext } from "./ruleContext.ts";
+import type { FloatingIP, RuleNeeds } from "./ruleNeeds.ts";
 import type { ChainRule, Match, RuleAction, RuleChain } from "./ruleset.ts";
 
 const FIP_DNAT = "cali-fip-dnat";
 const FIP_SNAT = "cali-fip-snat";
 const NAT_OUTGOING = "cali-nat-outgoing";
 
-export function natChains(family: Family, context: RuleContext): RuleChain[] {
+/** Whether there is anything to translate. */
+export function needsNat(family: Family, { floating }: RuleNeeds, context: RuleContext): boolean {
+  return floating.length > 0 || context.masqueradedFamilies.includes(family) || intoTunnels(family, context).length > 0;
+}
+
+export function natChains(family: Family, { floating }: RuleNeeds, context: RuleContext): RuleChain[] {
   const chain = (name: string, rules: readonly ChainRule[]): RuleChain => ({ layer: "nat", name, rules, origin: name });
+  const { dnat, snat } = floatingRules(floating, context);
   return [
     chain("cali-PREROUTING", [rule([], [jump(FIP_DNAT)])]),
     chain("cali-OUTPUT", [rule([], [jump(FIP_DNAT)])]),
     chain("cali-POSTROUTING", [
       rule([], [jump(FIP_SNAT)]),
       rule([], [jump(NAT_OUTGOING)]),
-      ...context.tunnels.flatMap((tunnel) => (tunnel.family === family ? intoTunnel(tunnel, context) : [])),
+      ...intoTunnels(family, context),
     ]),
     chain(NAT_OUTGOING, natOutgoing(family, context)),
+    chain(FIP_DNAT, dnat),
+    chain(FIP_SNAT, snat),
   ];
+}
+
+function intoTunnels(family: Family, context: RuleContext): ChainRule[] {
+  return context.tunnels.flatMap((tunnel) => (tunnel.family === family ? intoTunnel(tunnel, context) : []));
 }
 
 /** From an address of a pool that wants it, to an address of no pool. */
@@ -74,40 +87,25 @@ function besides(port: number): PortRange {
   return isLow ? { first: Math.max(lowest, port + 1), last: highest } : { first: lowest, last: port - 1 };
 }
 
-/** An address elsewhere that stands for a workload's own. */
-export interface FloatingIP {
-  readonly internal: string;
-  readonly external: string;
-}
-
 /**
  * In by the floating address, out by it too: to beyond the pools, and to the workload itself, whose answers would not
  * pass here otherwise. Of several that want one address the first by its own gets it.
  */
-export function floatingChains(family: Family, floating: readonly FloatingIP[], context: RuleContext): RuleChain[] {
-  const own = floating
-    .filter(({ internal }) => familyOfNet(internal) === family)
-    .toSorted((a, b) => compare(a.external, b.external) || compare(a.internal, b.internal));
+function floatingRules(
+  floating: readonly FloatingIP[],
+  context: RuleContext,
+): Record<"dnat" | "snat", readonly ChainRule[]> {
+  const own = floating.toSorted((a, b) => compare(a.external, b.external) || compare(a.internal, b.internal));
   const inside = firstOf(own, ({ external }) => external);
   const outside = firstOf(inside, ({ internal }) => internal);
   const snat = ({ external }: FloatingIP): RuleAction => ({ do: "snat", to: external });
-  return [
-    {
-      layer: "nat",
-      name: FIP_DNAT,
-      rules: inside.map(({ internal, external }) => rule([to(external)], [{ do: "dnat", to: internal }])),
-      origin: FIP_DNAT,
-    },
-    {
-      layer: "nat",
-      name: FIP_SNAT,
-      rules: [
-        ...outside.map((each) => rule([from(each.internal), to(each.internal)], [snat(each)])),
-        ...outside.map((each) => rule([from(each.internal), ...beyondPools(context)], [snat(each)])),
-      ],
-      origin: FIP_SNAT,
-    },
-  ];
+  return {
+    dnat: inside.map(({ internal, external }) => rule([to(external)], [{ do: "dnat", to: internal }])),
+    snat: [
+      ...outside.map((each) => rule([from(each.internal), to(each.internal)], [snat(each)])),
+      ...outside.map((each) => rule([from(each.internal), ...beyondPools(context)], [snat(each)])),
+    ],
+  };
 }
 
 function firstOf<Item>(items: readonly Item[], key: (item: Item) => string): Item[] {

@@ -22,6 +22,7 @@ import {
 } from "../netlink/nftStatement.ts";
 import type { Family } from "../ip/address.ts";
 import { chainName } from "./nftNames.ts";
+import { recurring } from "./nftRecurring.ts";
 import type { DispatchMap, Layer, RuleAction } from "./ruleset.ts";
 
 export interface ActionContext {
@@ -62,23 +63,27 @@ export interface Actions {
 
 /** Throws `Failure` for what cannot be expressed. */
 export function actionsOf(actions: readonly RuleAction[], context: ActionContext): Actions {
-  const early = actions.slice(0, -1).find((action) => ENDS.has(action.do));
-  if (early !== undefined) throw new Failure("inexpressible", `nothing can come after "${early.do}" in a rule`);
-  const isLimited = (action: RuleAction): boolean => action.do === "log" && action.perSecond !== undefined;
-  return {
-    limited: actions.filter(isLimited).map((action) => expressionsOf(action, context)),
-    others: actions.filter((action) => !isLimited(action)).flatMap((action) => expressionsOf(action, context)),
-  };
+  const limited: (readonly Expression[])[] = [];
+  const others: Expression[] = [];
+  let end: RuleAction["do"] | undefined;
+  for (const action of actions) {
+    if (end !== undefined) throw new Failure("inexpressible", `nothing can come after "${end}" in a rule`);
+    if (ENDS.has(action.do)) end = action.do;
+    const expressions = expressionsOf(action, context);
+    if (action.do === "log" && action.perSecond !== undefined) limited.push(expressions);
+    else others.push(...expressions);
+  }
+  return { limited, others };
 }
 
-function expressionsOf(action: RuleAction, { family, layer, dispatchBy }: ActionContext): Expression[] {
+function expressionsOf(action: RuleAction, { family, layer, dispatchBy }: ActionContext): readonly Expression[] {
   switch (action.do) {
     case "accept":
-      return accept();
+      return recurring("accept", accept);
     case "drop":
-      return drop();
+      return recurring("drop", drop);
     case "return":
-      return returnToCaller();
+      return recurring("return", returnToCaller);
     case "notrack":
       return doNotTrack();
     case "reject":
@@ -93,7 +98,7 @@ function expressionsOf(action: RuleAction, { family, layer, dispatchBy }: Action
       return verdictMap([`${way} interface`], family, chainName(layer, action.map));
     }
     case "mark":
-      return setMark(action.value, action.mask);
+      return recurring(`mark ${action.value} ${action.mask}`, () => setMark(action.value, action.mask));
     case "log": {
       const limit = action.perSecond === undefined ? [] : limitPackets(rateOf(action.perSecond, action.burst));
       return [...limit, ...logToKernel(cut(action.prefix, PREFIX_MAX), LOG_LEVEL)];
@@ -123,10 +128,15 @@ function rateOf(perSecond: number, burst: number | undefined): Rate {
   return { rate: Math.max(1, Math.round(perSecond * seconds)), per, ...(burst !== undefined && { burst }) };
 }
 
+/** That a unit of JavaScript's text takes in UTF-8. */
+const BYTES_MAX = 3;
+
 /** At most so many bytes of UTF-8, and without what ends the text where `nft` prints it. */
 export function cut(text: string, max: number): string {
-  const bytes = new TextEncoder().encode(text.replaceAll('"', "'"));
-  if (bytes.length <= max) return text.replaceAll('"', "'");
+  const plain = text.includes('"') ? text.replaceAll('"', "'") : text;
+  if (plain.length * BYTES_MAX <= max) return plain;
+  const bytes = new TextEncoder().encode(plain);
+  if (bytes.length <= max) return plain;
   let end = max;
   while (end > 0 && (bytes[end]! & 0xc0) === 0x80) end -= 1;
   return new TextDecoder().decode(bytes.subarray(0, end));

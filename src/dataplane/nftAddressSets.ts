@@ -119,7 +119,10 @@ type Update = Pick<KeptSetChange, "added" | "removed">;
 /** What is removed goes before what is added. Returns what was not so before. */
 function update({ members }: Half, added: readonly string[], removed: readonly string[]): Update {
   const gone = removed.filter((member) => members.delete(member));
-  const fresh = added.filter((member) => !members.has(member) && members.add(member));
+  const fresh = added.filter((member) => {
+    const { size } = members;
+    return members.add(member).size > size;
+  });
   return { added: fresh, removed: gone };
 }
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { content, nft } from "./nftListing.testing.ts";
@@ -353,6 +354,25 @@ describe("what others do to the table", () => {
     nft(node.name, "flush ruleset\n");
     const took = await until(() => assert.equal(node.repaired.length, 1));
     assert.ok(took < 100, `${took} ms`);
+  });
+
+  test("a table that is another program's own is told of, and ours again when that lets go", async () => {
+    const failures: string[] = [];
+    using node = rulesNode({ onFailure: (error) => failures.push(String(error)) });
+    await node.rules.apply(smallNode(4));
+    const before = content(node.name);
+    await sleep(1);
+    const other = spawn("ip", ["netns", "exec", node.name, "nft", "-i"], { stdio: ["pipe", "ignore", "ignore"] });
+    try {
+      other.stdin.write("delete table ip calico; add table ip calico { flags owner; }\n");
+      await until(() => assert.match(failures.join(), /EPERM/), 2000);
+      await assert.rejects(node.rules.check(), /EPERM/);
+      await assert.rejects(node.rules.apply(changeOf(4, {})), /EPERM/);
+    } finally {
+      other.stdin.end();
+    }
+    await until(() => assert.deepEqual(content(node.name), before), 2000);
+    assert.deepEqual(await node.rules.apply(changeOf(4, {})), [], "no part of it was at fault");
   });
 
   test("somebody who does so all the time is answered slower and slower, and in the end rightly", async () => {

@@ -10,10 +10,12 @@ export function listing(name: string): string {
   });
 }
 
-/** The same without counts, and with all blocks of each table sorted: what was made first does not matter. */
+/** The same without counts, without who owns it, and with all blocks of each table sorted: what was made first does not matter. */
 export function content(name: string): string[] {
   const blocks: string[] = [];
-  for (const [, table = "", body = ""] of listing(name).matchAll(/^table (\S+ \S+) \{\n([^]*?)^\}\n/gm)) {
+  for (const [, table = "", body = ""] of listing(name).matchAll(
+    /^table (\S+ \S+) \{.*\n(?:\tflags .*\n\n?)?([^]*?)^\}\n/gm,
+  )) {
     for (const block of body.split("\n\n")) blocks.push(`${table}: ${block.trim()}`);
   }
   return blocks.map((block) => block.replaceAll(/counter packets \d+ bytes \d+/g, "counter")).toSorted();

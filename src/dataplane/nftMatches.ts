@@ -22,6 +22,7 @@ import {
 } from "../netlink/nftMatch.ts";
 import { hasPorts, icmpOf, parseNet, PROTOCOL, type PortRange } from "../policy/model.ts";
 import { netsName, setName } from "./nftNames.ts";
+import { recurring } from "./nftRecurring.ts";
 import { addressType, type SetShape } from "./nftSets.ts";
 import type { Match, Side } from "./ruleset.ts";
 
@@ -120,7 +121,11 @@ function alternativesOf(match: Match, context: MatchContext, protocols: readonly
       // What is of no connection has no status that could be asked for.
       return not ? [stateIs("invalid", "untracked"), statusIsNot("dnat")] : [statusIs("dnat")];
     case "mark":
-      return [markIs(match.value, match.mask, { not })];
+      return [
+        recurring(`${not ? "not marked" : "marked"} ${match.value} ${match.mask}`, () =>
+          markIs(match.value, match.mask, { not }),
+        ),
+      ];
     case "local":
       return [addressTypeIs(match.side, "local", { not })];
     case "reversePath":
@@ -174,9 +179,10 @@ function addresses(side: Side, nets: readonly Prefix[], family: Family, not: boo
 function inAddressSet(side: Side, set: string, { family, shapeOf }: MatchContext, not: boolean): Alternatives {
   const { hosts, nets } = shapeOf(set);
   const field: Field = `${side} address`;
-  const halves = [...(hosts ? [setName(family, set)] : []), ...(nets ? [netsName(family, set)] : [])].map((name) =>
-    inSet([field], family, name, { not }),
-  );
+  const way = `${family} ${side} ${not ? "not in" : "in"}`;
+  const halves: (readonly Expression[])[] = [];
+  if (hosts) halves.push(recurring(`${way} ${set}`, () => inSet([field], family, setName(family, set), { not })));
+  if (nets) halves.push(recurring(`${way} nets ${set}`, () => inSet([field], family, netsName(family, set), { not })));
   return not ? [halves.flat()] : halves;
 }
 

@@ -13,8 +13,8 @@ export interface RulesNode extends Disposable {
   readonly rules: KernelRules;
   /** What was put right, each time that something was. */
   readonly repaired: (readonly string[])[];
-  /** Another agent takes the place of this one. */
-  again(): KernelRules;
+  /** Another agent takes the place of this one, with other options where they are given. */
+  again(options?: Partial<NftKernelRulesOptions>): KernelRules;
 }
 
 /** IPv4 where not said otherwise. A failure in the background is one of the test. */
@@ -22,15 +22,16 @@ export function rulesNode(options: Partial<NftKernelRulesOptions> = {}): RulesNo
   const namespace = temporaryNamespace();
   const repaired: (readonly string[])[] = [];
   const failures: unknown[] = [];
-  const open = (): KernelRules =>
+  const open = (others: Partial<NftKernelRulesOptions>): KernelRules =>
     openNftKernelRules({
       family: 4,
       namespace: namespace.path,
       onRepaired: (what) => repaired.push(what),
       onFailure: (error) => failures.push(error),
       ...options,
+      ...others,
     });
-  let rules = open();
+  let rules = open({});
   return {
     name: namespace.name,
     path: namespace.path,
@@ -38,9 +39,9 @@ export function rulesNode(options: Partial<NftKernelRulesOptions> = {}): RulesNo
       return rules;
     },
     repaired,
-    again() {
+    again(others = {}) {
       rules.close();
-      rules = open();
+      rules = open(others);
       return rules;
     },
     [Symbol.dispose]() {

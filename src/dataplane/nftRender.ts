@@ -3,7 +3,7 @@ import type { Family } from "../ip/address.ts";
 import { drop } from "../netlink/nftStatement.ts";
 import type { Element } from "../netlink/nftElement.ts";
 import type { Counts, Expression } from "../netlink/nftExpression.ts";
-import { sameExpression } from "../netlink/nftExpressionCodec.ts";
+import { keepBytes, sameExpression } from "../netlink/nftExpressionCodec.ts";
 import { formatKey } from "../netlink/nftKey.ts";
 import type { NftRule } from "../netlink/nftRule.ts";
 import type { NftSet } from "../netlink/nftSet.ts";
@@ -16,9 +16,9 @@ import type { ChainRule, DispatchMap, Layer } from "./ruleset.ts";
 /** One rule of the kernel's. */
 export interface Draft {
   readonly steps: readonly Step[];
-  readonly comment?: string;
+  readonly comment?: string | undefined;
   /** Whose packets its counter counts; several drafts of one rule each count a part. */
-  readonly counts?: ChainRule;
+  readonly counts?: ChainRule | undefined;
 }
 
 export interface RenderContext extends MatchContext {
@@ -29,25 +29,25 @@ export interface RenderContext extends MatchContext {
 
 /** `nft` reads comments of 128 bytes, a zero byte with them. */
 const COMMENT_MAX = 127;
-const COUNTER: Expression = { kind: "counter", packets: 0, bytes: 0 };
+const COUNTER = keepBytes([{ kind: "counter", packets: 0, bytes: 0 }]);
 
 /** Throws `Failure` for what cannot be expressed. */
 export function draftsOf(rules: readonly ChainRule[], layer: Layer, context: RenderContext): Draft[] {
   const { family, dispatchBy } = context;
   const actionContext = { family, layer, dispatchBy: (map: string) => dispatchBy(layer, map) };
-  return rules.flatMap((rule) => {
+  const drafts: Draft[] = [];
+  for (const rule of rules) {
     const alternatives = allOf(rule.matches, context);
     const { limited, others } = actionsOf(rule.actions, actionContext);
-    const comment = rule.comment === undefined ? {} : { comment: cut(rule.comment, COMMENT_MAX) };
-    const logs = limited.flatMap((log) => alternatives.map((steps) => ({ steps: [...steps, ...log], ...comment })));
-    if (others.length === 0 && rule.counted === undefined) return logs;
-    const counter = rule.counted === undefined ? [] : [COUNTER];
-    const counts = rule.counted === undefined ? {} : { counts: rule };
-    return [
-      ...logs,
-      ...alternatives.map((steps) => ({ steps: [...steps, ...counter, ...others], ...comment, ...counts })),
-    ];
-  });
+    const comment = rule.comment === undefined ? undefined : cut(rule.comment, COMMENT_MAX);
+    for (const log of limited) for (const steps of alternatives) drafts.push({ steps: [...steps, ...log], comment });
+    if (others.length === 0 && rule.counted === undefined) continue;
+    for (const steps of alternatives) {
+      if (rule.counted === undefined) drafts.push({ steps: [...steps, ...others], comment });
+      else drafts.push({ steps: [...steps, ...COUNTER, ...others], comment, counts: rule });
+    }
+  }
+  return drafts;
 }
 
 /** What stands in place of a chain that the kernel does not take. */
@@ -55,7 +55,9 @@ export const DROPS: readonly Draft[] = [{ steps: drop(), comment: "refused by th
 
 /** The names of the sets and maps that the rules look at. */
 export function setsOf(drafts: readonly Draft[]): Set<string> {
-  return new Set(drafts.flatMap(({ steps }) => steps.flatMap((step) => (step.kind === "lookup" ? [step.set] : []))));
+  const names = new Set<string>();
+  for (const { steps } of drafts) for (const step of steps) if (step.kind === "lookup") names.add(step.set);
+  return names;
 }
 
 /** The kernel puts a number for %d. */
@@ -72,18 +74,19 @@ export function ruleChanges(
   counts: Counts | undefined,
   nextId: NextId,
 ): NftChange[] {
-  const sets: NftChange[] = [];
-  const expressions = steps.flatMap((step): Expression[] => {
-    if (step.kind === "counter") return [counts === undefined ? step : { kind: "counter", ...counts }];
-    if (step.kind !== "among") return [step];
-    const set = anonymousSet(table, step, nextId());
-    sets.push({ kind: "addSet", set }, { kind: "addElements", set, elements: step.elements });
-    return [step.load, lookup(step, ANONYMOUS, set.id)];
-  });
-  return [
-    ...sets,
-    { kind: "addRule", rule: { table, chain, expressions, ...(comment === undefined ? {} : { comment }) } },
-  ];
+  const changes: NftChange[] = [];
+  const expressions: Expression[] = [];
+  for (const step of steps) {
+    if (step.kind === "among") {
+      const set = anonymousSet(table, step, nextId());
+      changes.push({ kind: "addSet", set }, { kind: "addElements", set, elements: step.elements });
+      expressions.push(step.load, lookup(step, ANONYMOUS, set.id));
+    } else if (step.kind === "counter" && counts !== undefined) expressions.push({ kind: "counter", ...counts });
+    else expressions.push(step);
+  }
+  const rule: NftRule = { table, chain, expressions };
+  changes.push({ kind: "addRule", rule: comment === undefined ? rule : { ...rule, comment } });
+  return changes;
 }
 
 function anonymousSet(table: TableName, { key, elements }: Among, id: number): NftSet & { readonly id: number } {

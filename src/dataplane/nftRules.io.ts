@@ -10,6 +10,8 @@ export interface NftKernelRulesOptions {
   readonly namespace?: string;
   /** A set with more members is refused, and the chains that look at it drop: Felix's maxIpsetSize, 1,048,576 if absent. */
   readonly maxSetSize?: number;
+  /** Nobody else can change the table while it is open, where the kernel can promise that: Linux 6.9. */
+  readonly isOwned?: boolean;
   /** Others had changed the table, in the ways told, and it was put right. */
   readonly onRepaired?: (what: readonly string[]) => void;
   /** A repair failed, and is tried again; or what others do cannot be heard of any more. */
@@ -17,17 +19,18 @@ export interface NftKernelRulesOptions {
 }
 
 /**
- * The packet filter as tables of nf_tables (`ip calico`, `ip6 calico`), in Calico's layout. Listens to what others do to
- * its table, and puts it right at once; a table that is deleted denies nothing until it is there again, some
- * milliseconds later. What others add to the table besides chains, rules and sets stays, as it does nothing.
+ * The packet filter as tables of nf_tables (`ip calico`, `ip6 calico`), in Calico's layout. A table that is not owned may
+ * be changed by others: that is heard of, and put right at once; one that is deleted denies nothing until it is there
+ * again, some milliseconds later. What others add to it besides chains, rules and sets stays, as it does nothing.
  */
 export function openNftKernelRules(options: NftKernelRulesOptions): KernelRules {
-  const { family, namespace, maxSetSize, onRepaired, onFailure } = options;
+  const { family, namespace, maxSetSize, isOwned, onRepaired, onFailure } = options;
   let ruleset = nftRuleset(family);
   const kept = openKeptTable({
     table: tableOf(family),
     ...(namespace !== undefined && { namespace }),
     ...(maxSetSize !== undefined && { maxMembers: maxSetSize }),
+    ...(isOwned !== undefined && { isOwned }),
     ...(onRepaired !== undefined && { onRepaired }),
     ...(onFailure !== undefined && { onFailure }),
   });

@@ -26,7 +26,13 @@ interface NamedChain {
   readonly name: string;
   readonly chain: KeptChain;
   /** Ids of the address sets that its rules look at. */
-  readonly sets: ReadonlySet<string>;
+  readonly sets: readonly string[];
+}
+
+function setsIn(rules: readonly ChainRule[]): readonly string[] {
+  const sets = new Set<string>();
+  for (const { matches } of rules) for (const match of matches) for (const id of setsOf(match)) sets.add(id);
+  return [...sets];
 }
 
 interface Dispatch {
@@ -73,7 +79,7 @@ export function nftRuleset(family: Family): NftRuleset {
       ...(base === undefined ? {} : { base }),
       ...(other === undefined ? {} : { instead: drafts(other) }),
     };
-    return { name, chain, sets: new Set(rules.flatMap(({ matches }) => matches.flatMap(setsOf))) };
+    return { name, chain, sets: setsIn(rules) };
   }
 
   function changeMap(key: ChainKey, map: DispatchMap | undefined, into: Map<string, KeptSetChange | undefined>): void {

@@ -32,6 +32,8 @@ export interface RendererSettings {
   readonly filterAllowAction: "Accept" | "Return";
   readonly filterDenyAction: "Drop" | "Reject";
   readonly mangleAllowAction: "Accept" | "Return";
+  /** Whether others' rules stand in the same chains of the kernel's hooks, so that what we accept passes them by: iptables. */
+  readonly sharesHooks: boolean;
 }
 
 /** A device that carries packets to other nodes. */

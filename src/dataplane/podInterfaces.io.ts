@@ -1,6 +1,7 @@
 import { formatAddress, sameAddress, type Address } from "../ip/address.ts";
 import { formatPrefix, hostPrefix, samePrefix } from "../ip/prefix.ts";
 import { codeOf, Failure } from "../lib/errors.ts";
+import { isIpv4Setting, type Ipv4Settings } from "../netlink/ipv4Settings.ts";
 import { inNamespace } from "../netlink/namespace.io.ts";
 import type { Link } from "../netlink/link.ts";
 import type { Route } from "../netlink/route.ts";
@@ -105,7 +106,7 @@ export function createPodInterfaces({
       made.delete(hostInterface);
       if (ends === undefined) throw new Failure("ENODEV", `Cannot set up ${hostInterface}: the interface is not there`);
       configurePod(netns, podInterface, ends.pod, addresses, settings);
-      writeSysctls(hostSysctls(hostInterface, familiesOf(addresses), rpFilter));
+      setHostEnd(rtnetlink, ends.host, hostInterface, hostSysctls(hostInterface, familiesOf(addresses), rpFilter));
       // Last: with both ends up the pair has a carrier, and the kernel is busy telling everyone.
       rtnetlink.setLink(ends.host, { up: true });
       const routes = addresses.map((address) => workloadRoute(address, ends.host, routeProtocol()));
@@ -162,6 +163,20 @@ export function writeSysctls(rows: readonly Sysctl[]): void {
       if (optional !== true || codeOf(error) !== "ENOENT") throw error;
     }
   }
+}
+
+/** The settings of the node's end, as many as can be in one message. */
+function setHostEnd(rtnetlink: Rtnetlink, index: number, hostInterface: string, rows: readonly Sysctl[]): void {
+  const directory = `ipv4/conf/${hostInterface}/`;
+  const settings: { -readonly [Name in keyof Ipv4Settings]: number } = {};
+  const files = rows.filter(({ key, value }) => {
+    const name = key.startsWith(directory) ? key.slice(directory.length) : "";
+    if (!isIpv4Setting(name)) return true;
+    settings[name] = Number(value);
+    return false;
+  });
+  if (files.length < rows.length) rtnetlink.setIpv4(index, settings);
+  writeSysctls(files);
 }
 
 function configurePod(

@@ -92,7 +92,8 @@ function verdict(action: "allow" | "pass", context: RuleContext): Verdict {
 
 /** Where the rule stands in its object, and what people noted there. */
 function commentOf({ origin, annotations }: CompiledRule): string {
-  const notes = Object.entries(annotations ?? {}).map(([key, value]) => ` ${key}=${value}`);
+  if (annotations === undefined) return commentText(origin);
+  const notes = Object.entries(annotations).map(([key, value]) => ` ${key}=${value}`);
   return commentText(`${origin}${notes.join("")}`);
 }
 
@@ -108,9 +109,14 @@ function logPrefix(owner: RuleOwner, { settings }: RuleContext): string {
 }
 
 /** Undefined where no packet can match. What is cheap to look at comes first. */
-function matchesOf({ protocol, notProtocols, icmp, notIcmp, source, destination }: CompiledRule): Match[] | undefined {
+function matchesOf(rule: CompiledRule): readonly Match[] | undefined {
+  const { protocol, notProtocols, icmp, notIcmp, source, destination } = rule;
   const [ofSource, ofDestination] = [sideMatches("source", source), sideMatches("destination", destination)];
   if (ofSource === undefined || ofDestination === undefined) return undefined;
+  if ((protocol ?? notProtocols ?? icmp ?? notIcmp) === undefined) {
+    if (ofDestination.length === 0) return ofSource;
+    if (ofSource.length === 0) return ofDestination;
+  }
   const all: Match[] = [
     ...(protocol === undefined ? [] : [{ on: "protocol", protocols: [protocol] } as const]),
     ...(notProtocols === undefined ? [] : [{ on: "protocol", protocols: notProtocols, negated: true } as const]),
@@ -124,10 +130,26 @@ function matchesOf({ protocol, notProtocols, icmp, notIcmp, source, destination 
 
 const ANY: readonly Match[] = [];
 
+/** Most sides ask for one set, and tens of thousands of rules for the same few. */
+const setMatches: Record<Side, Map<string, readonly Match[]>> = { source: new Map(), destination: new Map() };
+const SET_MATCHES_MAX = 4096;
+
+function inSet(side: Side, set: string): readonly Match[] {
+  const known = setMatches[side].get(set);
+  if (known !== undefined) return known;
+  if (setMatches[side].size >= SET_MATCHES_MAX) setMatches[side].clear();
+  const made: readonly Match[] = [{ on: "set", side, set }];
+  setMatches[side].set(set, made);
+  return made;
+}
+
 function sideMatches(side: Side, compiled: CompiledSide): readonly Match[] | undefined {
   const { nets, notNets, sets = [], notSets = [], ports, notPorts, portSets = [] } = compiled;
-  if ((nets ?? notNets ?? ports ?? notPorts) === undefined && sets.length + notSets.length + portSets.length === 0)
-    return ANY;
+  if ((nets ?? notNets ?? ports ?? notPorts) === undefined && notSets.length + portSets.length === 0) {
+    const [only, ...others] = sets;
+    if (only === undefined) return ANY;
+    if (others.length === 0) return inSet(side, only);
+  }
   const isEmpty = ({ ranges, sets: of }: NonNullable<CompiledSide["ports"]>): boolean =>
     ranges.length + of.length === 0;
   // One of no ports is never the packet's; none of no ports always.

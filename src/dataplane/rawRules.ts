@@ -18,50 +18,78 @@ import {
   jump,
   not,
   NOTRACK,
-  ofFamily,
   RETURN,
   rule,
   setMark,
   type RuleContext,
   workloadsHeld,
 } from "./ruleContext.ts";
-import type { ChainRule, RuleChain } from "./ruleset.ts";
+import type { AllowedSources, HostNeeds, RuleNeeds } from "./ruleNeeds.ts";
+import type { ChainRule, Match, RuleAction, RuleChain } from "./ruleset.ts";
 
-export function rawChains(family: Family, context: RuleContext): RuleChain[] {
-  return [prerouting(family, context), output(family, context)];
+export function rawChains(family: Family, needs: RuleNeeds, context: RuleContext): RuleChain[] {
+  const chain = (name: string, rules: readonly ChainRule[], instead: readonly ChainRule[]): RuleChain => ({
+    layer: "raw",
+    name,
+    rules,
+    origin: name,
+    instead,
+  });
+  const { hosts, sources } = needs;
+  const tunnelled = untrackedTunnel(family, context, "destination");
+  const { asked, accepted } = untrackedOut(hosts, context);
+  const leaving = [...asked, ...tunnelled, ...accepted];
+  return [
+    chain("cali-PREROUTING", arriving(family, needs, context), arrivingWithout(hosts, context)),
+    ...(sources.length === 0 ? [] : [chain(RPF_SKIP, rpfSkip(sources), [])]),
+    ...(leaving.length === 0 ? [] : [chain("cali-OUTPUT", leaving, [...asked, ...accepted])]),
+  ];
 }
 
-function prerouting(family: Family, context: RuleContext): RuleChain {
+const RPF_SKIP = "cali-rpf-skip";
+
+/**
+ * A workload's packet whose source is not its own is dropped here, before conntrack could take it for part of another's
+ * connection.
+ */
+function arriving(family: Family, { hosts, sources }: RuleNeeds, context: RuleContext): ChainRule[] {
   const { marks, workloadInterfaces } = context;
   const fromWorkload = marks.scratch0;
-  const rules = [
-    rule([], [clearMark(marks.all)]),
+  const ofWorkloads = (matches: readonly Match[], action: RuleAction, comment?: string): ChainRule[] =>
+    workloadInterfaces.map((name) => rule([comesBy(name), ...matches], [action], comment));
+  return [
+    ...(hosts.any ? [rule([], [clearMark(marks.all)])] : []),
     ...untrackedTunnel(family, context, "source"),
-    ...workloadInterfaces.map((name) => rule([comesBy(name)], [setMark(fromWorkload)])),
-    rule([isMarked(fromWorkload)], [jump("cali-rpf-skip")]),
-    rule(
-      [isMarked(fromWorkload), not({ on: "reversePath" })],
-      [DROP],
-      "Drop packets with a source that is not the workload's",
-    ),
-    rule([isUnmarked(fromWorkload)], [jump(FROM_HOST_ENDPOINT)]),
-    rule([isMarked(marks.accept)], [ACCEPT]),
+    ...(sources.length === 0 ? [] : ofWorkloads([], jump(RPF_SKIP))),
+    ...ofWorkloads([not({ on: "reversePath" })], DROP, "Drop packets with a source that is not the workload's"),
+    ...(hosts.untracked.ingress
+      ? [
+          ...ofWorkloads([], setMark(fromWorkload)),
+          rule([isUnmarked(fromWorkload)], [jump(FROM_HOST_ENDPOINT)]),
+          rule([isMarked(marks.accept)], [ACCEPT]),
+        ]
+      : []),
   ];
-  const instead = [
-    rule([], [clearMark(marks.all)]),
-    ...workloadsHeld(context, "in"),
-    rule([], [jump(FROM_HOST_ENDPOINT)]),
-    rule([isMarked(marks.accept)], [ACCEPT]),
-  ];
-  return { layer: "raw", name: "cali-PREROUTING", rules, origin: "cali-PREROUTING", instead };
 }
 
-function output(family: Family, context: RuleContext): RuleChain {
+function arrivingWithout(hosts: HostNeeds, context: RuleContext): ChainRule[] {
   const { marks } = context;
-  const asked = [rule([], [clearMark(marks.all)]), rule([], [jump(TO_HOST_ENDPOINT)])];
-  const accepted = rule([isMarked(marks.accept)], [ACCEPT]);
-  const rules = [...asked, ...untrackedTunnel(family, context, "destination"), accepted];
-  return { layer: "raw", name: "cali-OUTPUT", rules, origin: "cali-OUTPUT", instead: [...asked, accepted] };
+  return [
+    ...(hosts.any ? [rule([], [clearMark(marks.all)])] : []),
+    ...workloadsHeld(context, "in"),
+    ...(hosts.untracked.ingress
+      ? [rule([], [jump(FROM_HOST_ENDPOINT)]), rule([isMarked(marks.accept)], [ACCEPT])]
+      : []),
+  ];
+}
+
+function untrackedOut(hosts: HostNeeds, { marks }: RuleContext): Record<"asked" | "accepted", ChainRule[]> {
+  if (!hosts.any) return { asked: [], accepted: [] };
+  const asks = hosts.untracked.egress;
+  return {
+    asked: [rule([], [clearMark(marks.all)]), ...(asks ? [rule([], [jump(TO_HOST_ENDPOINT)])] : [])],
+    accepted: asks ? [rule([isMarked(marks.accept)], [ACCEPT])] : [],
+  };
 }
 
 /**
@@ -82,21 +110,11 @@ function untrackedTunnel(
   ];
 }
 
-/** Networks from which a workload may send besides its own addresses. */
-export interface AllowedSources {
-  readonly interfaceName: string;
-  readonly nets: readonly string[];
+function rpfSkip(sources: readonly AllowedSources[]): ChainRule[] {
+  return sources.map(({ interfaceName, nets }) => rule([comesBy(interfaceName), from(...nets)], [ACCEPT]));
 }
 
-export function rpfSkipChain(family: Family, allowed: readonly AllowedSources[]): RuleChain {
-  const rules = allowed.flatMap(({ interfaceName, nets }) => {
-    const own = ofFamily(nets, family);
-    return own.length === 0 ? [] : [rule([comesBy(interfaceName), from(...own)], [ACCEPT])];
-  });
-  return { layer: "raw", name: "cali-rpf-skip", rules, origin: "cali-rpf-skip", instead: [] };
-}
-
-export function mangleChains(context: RuleContext): RuleChain[] {
+export function mangleChains(hosts: HostNeeds, context: RuleContext): RuleChain[] {
   const { marks } = context;
   const accept = allow(context, "mangle");
   const arrived = [
@@ -122,7 +140,7 @@ export function mangleChains(context: RuleContext): RuleChain[] {
   });
   return [
     // Host endpoints have filter's rules still.
-    chain("cali-PREROUTING", arrived, workloadsHeld(context, "in")),
-    chain("cali-POSTROUTING", leaving, []),
+    ...(hosts.preDNAT ? [chain("cali-PREROUTING", arrived, workloadsHeld(context, "in"))] : []),
+    ...(hosts.any ? [chain("cali-POSTROUTING", leaving, [])] : []),
   ];
 }

@@ -18,8 +18,6 @@ export interface RouteTable {
   has(source: string): boolean;
   /** From now on what this owner has in the kernel and nobody wants goes: its first sync is over. */
   allowPrune(owner: RouteOwner): void;
-  /** Until the next `allowPrune` nothing of this owner goes: it begins anew, and its routes are to outlive that. */
-  forbidPrune(owner: RouteOwner): void;
   /** Looks again soon: something else may have changed the kernel's routes. */
   kick(): void;
   /**
@@ -252,7 +250,6 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
       prunable.add(owner);
       schedule(SETTLE_MS);
     },
-    forbidPrune: (owner) => void prunable.delete(owner),
     kick: () => schedule(SETTLE_MS),
     observe(change, route) {
       if (ownerOf(route, ownership()) === undefined) return "foreign";

@@ -50,11 +50,20 @@ export interface RuleContext extends Omit<RuleFacts, "pools"> {
   readonly natPorts: PortRange | undefined;
   /** Families of which workloads get addresses. Empty where that is not known: there are no pools. */
   readonly poolFamilies: readonly Family[];
+  /** Families with pools whose addresses are translated on their way out. */
+  readonly masqueradedFamilies: readonly Family[];
 }
 
 /** Throws `RulesetError` for settings that cannot be carried out. */
 export function ruleContext({ settings, renderer, tunnels, pools, serviceCidrs, nflog }: RuleFacts): RuleContext {
-  const inUse = pools.filter(({ disabled, isLoadBalancer }) => !disabled && !isLoadBalancer).map(({ cidr }) => cidr);
+  const inUse = pools.filter(({ disabled, isLoadBalancer }) => !disabled && !isLoadBalancer);
+  const familiesOf = (some: typeof pools): Family[] =>
+    ([4, 6] as const).filter((family) =>
+      hasFamily(
+        some.map(({ cidr }) => cidr),
+        family,
+      ),
+    );
   return {
     settings,
     renderer,
@@ -65,7 +74,8 @@ export function ruleContext({ settings, renderer, tunnels, pools, serviceCidrs, 
     workloadInterfaces: settings.interfacePrefix.map((prefix) => `${prefix}*`),
     logLimit: logLimit(settings.logActionRateLimit, settings.logActionRateLimitBurst),
     natPorts: settings.natPortRange === undefined ? undefined : portRange(String(settings.natPortRange)),
-    poolFamilies: ([4, 6] as const).filter((family) => hasFamily(inUse, family)),
+    poolFamilies: familiesOf(inUse),
+    masqueradedFamilies: familiesOf(inUse.filter(({ natOutgoing }) => natOutgoing)),
   };
 }
 

@@ -44,6 +44,7 @@ export function factsOf({ settings = {}, renderer = {}, ...rest }: GivenFacts = 
       filterAllowAction: "Accept",
       filterDenyAction: "Drop",
       mangleAllowAction: "Accept",
+      sharesHooks: false,
       ...renderer,
     },
     tunnels: [],

@@ -12,22 +12,11 @@ import { chainTable } from "./chainTable.ts";
 import { chainUses } from "./chainUses.ts";
 import { dispatchMaps } from "./dispatchMaps.ts";
 import { hostRules, workloadRules, type EndpointRules } from "./endpointRules.ts";
-import { fixedChains } from "./fixedRules.ts";
-import { hookRules } from "./hookRules.ts";
-import { HOST_DISPATCHES, hostDispatchChain } from "./hostDispatch.ts";
 import { interfaceOwners } from "./interfaceOwners.ts";
-import { floatingChains } from "./natRules.ts";
+import { nodeChains } from "./nodeChains.ts";
 import type { NodeFacts } from "./nodeFacts.ts";
-import { rpfSkipChain } from "./rawRules.ts";
 import { ruleContext, type RuleContext } from "./ruleContext.ts";
-import {
-  chainKeyOf,
-  type DispatchMap,
-  type HookRule,
-  type Layer,
-  type RuleChain,
-  type RulesetChange,
-} from "./ruleset.ts";
+import { chainKeyOf, type DispatchMap, type Layer, type RuleChain, type RulesetChange } from "./ruleset.ts";
 import { factSets, setChanges } from "./setChanges.ts";
 
 export interface RulesetBuilder {
@@ -51,12 +40,6 @@ export interface TableSize {
   readonly rules: number;
 }
 
-/** Chains that are made of what several endpoints have. */
-type Part = "fixed" | "hosts" | "floating" | "sources";
-const PARTS: readonly Part[] = ["fixed", "hosts", "floating", "sources"];
-
-type Workload = Extract<EndpointChains, { kind: "workload" }>;
-
 interface Rendered {
   readonly endpoint: EndpointChains;
   readonly rules: EndpointRules;
@@ -67,14 +50,12 @@ interface Rendered {
 /** @param families those that the node has */
 export function rulesetBuilder(families: readonly Family[] = [4, 6]): RulesetBuilder {
   let context: RuleContext | undefined;
-  let hooksText = "";
-  let hooks: readonly HookRule[] | undefined;
   const policies = new Map<string, CompiledPolicy>();
   const profiles = new Map<string, CompiledPolicy>();
   const owners = interfaceOwners();
   const rendered = new Map<string, Rendered>();
-  const dirtyParts = new Set<Part>(PARTS);
   const chains = chainTable(families);
+  const ofNode = nodeChains(families);
   const maps = dispatchMaps(families);
   const facts = factSets();
   const sets = setChanges();
@@ -102,53 +83,7 @@ export function rulesetBuilder(families: readonly Family[] = [4, 6]): RulesetBui
     const { kind, interfaceName } = endpoint ?? before?.endpoint ?? {};
     if (kind === undefined || interfaceName === undefined) return;
     maps.set(kind, interfaceName, own);
-    if (interfaceName === EVERY_INTERFACE) dirtyParts.add("hosts");
-    if (localText(before?.endpoint, "floatingIPs") !== localText(endpoint, "floatingIPs")) dirtyParts.add("floating");
-    const sources = "allowedSourcePrefixes";
-    if (localText(before?.endpoint, sources) !== localText(endpoint, sources)) dirtyParts.add("sources");
-  }
-
-  function partChains(part: Part, family: Family, current: RuleContext): readonly RuleChain[] {
-    const { floatingIPs, workloadSourceSpoofing } = current.settings;
-    switch (part) {
-      case "fixed":
-        return fixedChains(family, current);
-      case "hosts": {
-        const hasEvery = rendered.has(`host ${EVERY_INTERFACE}`);
-        return HOST_DISPATCHES.map((dispatch) => hostDispatchChain(dispatch, hasEvery, current));
-      }
-      case "floating": {
-        const asked = floatingIPs === "Enabled" ? workloads() : [];
-        return floatingChains(
-          family,
-          asked.flatMap(({ local }) => local.floatingIPs),
-          current,
-        );
-      }
-      case "sources": {
-        const asked = workloadSourceSpoofing === "Any" ? workloads() : [];
-        const allowed = asked.map(({ interfaceName, local }) => ({ interfaceName, nets: local.allowedSourcePrefixes }));
-        return [rpfSkipChain(family, allowed)];
-      }
-    }
-  }
-
-  /** In an order that depends on nothing but what is there. */
-  function workloads(): Workload[] {
-    const all = [...rendered.values()].flatMap(({ endpoint }) => (endpoint.kind === "workload" ? [endpoint] : []));
-    return all.sort((a, b) => (a.interfaceName < b.interfaceName ? -1 : 1));
-  }
-
-  function putParts(current: RuleContext): void {
-    for (const part of dirtyParts) {
-      const made = new Map(families.map((family) => [family, partChains(part, family, current)]));
-      // A part has the same chains in all families, at the same places.
-      const [any = []] = made.values();
-      for (const [at, chain] of any.entries()) {
-        chains.put(chainKeyOf(chain), (family) => made.get(family)?.[at] ?? chain);
-      }
-    }
-    dirtyParts.clear();
+    ofNode.replaced(before?.endpoint, endpoint);
   }
 
   function changes(): RulesetChange[] {
@@ -157,17 +92,16 @@ export function rulesetBuilder(families: readonly Family[] = [4, 6]): RulesetBui
       const isOurs = owner !== undefined && isRendered(owner, context);
       replace(slot, isOurs ? owner : undefined, context);
     }
-    putParts(context);
-    const changedHooks = hooks === undefined ? {} : { hooks };
-    hooks = undefined;
+    const endpoints = (): EndpointChains[] => [...rendered.values()].map(({ endpoint }) => endpoint);
+    const changedHooks = ofNode.put(endpoints, context, chains);
     const [changedChains, changedMaps, changedSets] = [chains.take(), maps.take(), sets.take()];
-    const isSame = changedSets.length + Object.keys(changedHooks).length === 0;
     return families.flatMap((family) => {
       const ownChains = changedChains.get(family) ?? new Map<string, RuleChain | undefined>();
       const ownMaps = changedMaps.get(family) ?? new Map<string, DispatchMap>();
-      return isSame && ownChains.size + ownMaps.size === 0
+      const hooks = changedHooks.get(family);
+      return hooks === undefined && changedSets.length + ownChains.size + ownMaps.size === 0
         ? []
-        : [{ family, chains: ownChains, maps: ownMaps, ...changedHooks, sets: changedSets }];
+        : [{ family, chains: ownChains, maps: ownMaps, ...(hooks === undefined ? {} : { hooks }), sets: changedSets }];
     });
   }
 
@@ -177,12 +111,9 @@ export function rulesetBuilder(families: readonly Family[] = [4, 6]): RulesetBui
       for (const change of facts(given)) sets.add(change);
       if (JSON.stringify(now) === JSON.stringify(context)) return;
       context = now;
-      const wanted = hookRules(now);
-      if (JSON.stringify(wanted) !== hooksText) hooks = wanted;
-      hooksText = JSON.stringify(wanted);
       owners.touchAll();
       chains.touchAll();
-      for (const part of PARTS) dirtyParts.add(part);
+      ofNode.touch();
     },
     update(difference) {
       const isBack = difference.sets.some(({ id, state }) => state === "new" && sets.isGoing(id));
@@ -230,11 +161,6 @@ function hasChains(endpoint: EndpointChains, family: Family, { poolFamilies }: R
 
 function rulesOf(endpoint: EndpointChains, context: RuleContext): EndpointRules {
   return endpoint.kind === "host" ? hostRules(endpoint, context) : workloadRules(endpoint, context);
-}
-
-function localText(endpoint: EndpointChains | undefined, key: keyof Workload["local"]): string {
-  const list = endpoint?.kind === "workload" ? endpoint.local[key] : [];
-  return JSON.stringify(list);
 }
 
 function putOrDelete<Value>(map: Map<string, Value>, key: string, value: Value | undefined): void {

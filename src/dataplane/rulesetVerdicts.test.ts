@@ -117,7 +117,11 @@ function flowOf({ packet, sentTo }: Sent): Flow {
 
 /** The packet gets through all rulesets of all nodes on its way exactly where the evaluator allows it. */
 function checkVerdicts(world: World, settings: PolicySettings, all: readonly Sent[], mark: number): number {
-  const facts = factsFor(settings, { settings: { interfacePrefix: ["wep"] }, nflog: mark % 2 === 0 });
+  const facts = factsFor(settings, {
+    settings: { interfacePrefix: ["wep"] },
+    renderer: { sharesHooks: mark % 3 === 0 },
+    nflog: mark % 2 === 0,
+  });
   const nodes = new Map(NODES.map((node) => [node, nodeOf(world, node, facts)]));
   const directory = directoryOf(world);
   const evaluate = evaluatorOf(world);

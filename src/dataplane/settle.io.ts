@@ -1,8 +1,8 @@
-import type { NftChange } from "../netlink/nftables.ts";
+import { writeElements } from "../netlink/nftElement.ts";
+import type { NftSet } from "../netlink/nftSet.ts";
 import { type Accused, judge } from "./blame.io.ts";
 import {
   addChain,
-  addSet,
   contentOf,
   type Difference,
   encodeMembers,
@@ -10,6 +10,7 @@ import {
   isWanted,
   type Item,
   type Kept,
+  type KeptSet,
   type Making,
   mergeDifference,
   setUnit,
@@ -28,7 +29,7 @@ const TRANSACTION_MAX = 5000;
  * kernel a look at every chain there is, so that many small ones are slow; and what is made for a large one lives long
  * enough that the garbage collector takes it for something that stays.
  */
-const BATCH = 2000;
+const BATCH = 8000;
 const CHANGE_SIZE = 3;
 /** About so many rules has a chain. */
 const RULES_OF_CHAIN = 4;
@@ -40,6 +41,12 @@ const RULES_OF_CHAIN = 4;
  * @param anew nothing that is there stays
  */
 export function settle(parties: Parties, difference: Difference, anew = false): void {
+  const isLarge = anew || weight(parties.kept, difference) > TRANSACTION_MAX;
+  if (isLarge) parties.nftables.unheard(() => carryOut(parties, difference, anew));
+  else carryOut(parties, difference, anew);
+}
+
+function carryOut(parties: Parties, difference: Difference, anew: boolean): void {
   const { kept, kernel } = parties;
   const accused: Accused = { sets: new Set<string>(), all: false };
   const empty = new Set<string>();
@@ -90,18 +97,9 @@ function goAhead(parties: Parties, difference: Difference, empty: Set<string>): 
   for (const name of difference.sets.keys()) {
     const set = kept.sets.get(name);
     if (set === undefined || present.sets.has(name) || !isWanted(kept, name)) continue;
-    batch.add(addSet(kept, name));
-    // What a map leads to is not there yet.
-    if (isDispatch(set)) continue;
-    for (const members of chunks(set.members, BATCH)) {
-      const elements = encodeMembers(kept, name, members);
-      if (elements === undefined) break;
-      const change: NftChange = { kind: "addElements", set: set.form.nft, elements };
-      batch.add([{ unit: setUnit(name), change }], { size: elements.length });
-    }
-    if (!kept.refused.has(setUnit(name))) {
-      batch.add([], { done: () => difference.sets.set(name, { add: [], remove: [] }) });
-    }
+    addWithMembers(kept, name, set, batch);
+    if (isDispatch(set) || kept.refused.has(setUnit(name))) continue;
+    batch.add([], { done: () => difference.sets.set(name, { add: [], remove: [] }) });
   }
   batch.send();
 
@@ -121,6 +119,22 @@ function goAhead(parties: Parties, difference: Difference, empty: Set<string>): 
     batch.add(contentOf(kept, name, true, batch.making), { done });
   }
   batch.send();
+}
+
+/** A set, and its members, as they fit into transactions. A map's wait: what they lead to is not there yet. */
+function addWithMembers(kept: Kept, name: string, set: KeptSet, batch: Batch): void {
+  const unit = setUnit(name);
+  let form: NftSet = { ...set.form.nft, id: batch.making.nextId() };
+  let items: Item[] = [{ unit, change: { kind: "addSet", set: form } }];
+  for (const members of isDispatch(set) ? [] : chunks(set.members, BATCH)) {
+    const elements = encodeMembers(kept, name, members, (all) => writeElements(set.form.nft, all));
+    if (elements === undefined) break;
+    items.push({ unit, change: { kind: "addWrittenElements", set: form, elements } });
+    batch.add(items, { size: elements.count });
+    // What follows may be in another transaction, where the number means nothing.
+    [items, form] = [[], set.form.nft];
+  }
+  if (items.length > 0) batch.add(items);
 }
 
 interface Batch {

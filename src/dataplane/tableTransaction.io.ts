@@ -1,5 +1,5 @@
 import { describeChange } from "../netlink/nftDescribe.ts";
-import { type NftChange, removeTable } from "../netlink/nftables.ts";
+import type { NftChange } from "../netlink/nftables.ts";
 import type { Nftables } from "../netlink/nftables.io.ts";
 import { RefusedTransaction } from "../netlink/transaction.io.ts";
 import type { KernelTable } from "./kernelTable.io.ts";
@@ -75,21 +75,25 @@ export interface RefusedItem {
   readonly reason: string;
 }
 
-function beginning(kept: Kept, kernel: KernelTable, isAnew: boolean): NftChange[] {
-  const first: NftChange[] = isAnew ? removeTable(kept.table) : [];
-  if (isAnew || !kernel.exists()) first.push({ kind: "addTable", table: kept.table });
-  return first;
+function beginning({ kept, kernel, nftables }: Parties, isAnew: boolean): NftChange[] {
+  const add: NftChange = { kind: "addTable", table: kept.form };
+  if (!isAnew) return kernel.exists() ? [] : [add];
+  const isThere = nftables.parts.table(kept.table) !== undefined;
+  return isThere ? [{ kind: "deleteTable", table: kept.table }, add] : [add];
 }
 
 /** Throws `Unaccepted`, and `Failure` where the kernel says no to no part in particular. */
-export function send({ kept, kernel, nftables }: Parties, { items, made }: Transaction, isAnew: boolean): void {
+export function send(parties: Parties, { items, made }: Transaction, isAnew: boolean): void {
   if (items.length === 0 && !isAnew) return;
-  const first = beginning(kept, kernel, isAnew);
+  const { kernel, nftables } = parties;
+  const first = beginning(parties, isAnew);
   const changes = [...first, ...items.map(({ change }) => change)];
   try {
     nftables.apply(changes);
   } catch (error) {
     if (!(error instanceof RefusedTransaction)) throw error;
+    // The table is another program's own: no part of ours is at fault.
+    if (error.refusals.some(({ code }) => code === "EPERM")) throw error;
     const refused = error.refusals.flatMap(({ at, change, code, reason }) => {
       const item = items[at - first.length];
       return item === undefined ? [] : [{ item, code, reason: `Cannot ${describeChange(change)}: ${reason}` }];
@@ -107,11 +111,11 @@ export function isTaken(
   difference: Difference,
   isAnew: boolean,
 ): boolean {
-  const { kept, kernel, nftables } = parties;
+  const { kept, nftables } = parties;
   for (const name of dropping) kept.refused.set(chainUnit(name), { reason: "for a trial" });
   try {
     const { items } = build(parties, difference);
-    nftables.apply([...beginning(kept, kernel, isAnew), ...items.map(({ change }) => change)], { isTrial: true });
+    nftables.apply([...beginning(parties, isAnew), ...items.map(({ change }) => change)], { isTrial: true });
     return true;
   } catch (error) {
     if (error instanceof RefusedTransaction) return false;

@@ -89,6 +89,28 @@ rows("a workload", {}, [
     fate: "reject",
   },
   {
+    name: "to its node, which accepts",
+    facts: { settings: { defaultEndpointToHostAction: "Accept" } },
+    way: `by ${X} to here`,
+    packet: "10.1.0.1#1 > 192.0.2.1#80 TCP",
+    fate: "accept",
+  },
+  ...(["Accept", "Return"] as const).map((action) => ({
+    name: `… but with ${action} not what listens to the node itself`,
+    facts: { settings: { defaultEndpointToHostAction: action } },
+    way: `by ${X} to here`,
+    packet: "10.1.0.1#1 > 127.0.0.1#80 TCP",
+    fate: "drop",
+  })),
+  {
+    name: "… unless it answers the node",
+    facts: { settings: { defaultEndpointToHostAction: "Accept" } },
+    way: `by ${X} to here`,
+    packet: "10.1.0.1#80 > 127.0.0.1#1 TCP",
+    given: { state: "established" },
+    fate: "accept",
+  },
+  {
     name: "with another prefix of interfaces is policed too",
     facts: { settings: { interfacePrefix: ["tap", "cali"] } },
     way: "by tap1 out eth0",
@@ -322,7 +344,7 @@ describe("settings that cannot be carried out", () => {
   }
 
   test("any five bits will do, the lowest first", () => {
-    const { rulesets } = nodeOf(worldOf(PODS), "node1", factsOf({ renderer: { markMask: 0x80000f0e } }));
+    const { rulesets } = nodeOf(worldOf([...PODS, HOST]), "node1", factsOf({ renderer: { markMask: 0x80000f0e } }));
     const one = travelling(packetOf(TO_OUTSIDE.packet), { in: X, out: "eth0", mark: 0x7000_00f1 });
     const fate = pass(rulesets[4], ["PREROUTING", "FORWARD", "POSTROUTING"], one, { local: [], isReversePath: true });
     assert.deepEqual([fate, one.mark & ~0xf0e, one.mark & 0x2], ["accept", 0x7000_00f1, 2]);

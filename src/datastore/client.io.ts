@@ -2,6 +2,7 @@
 import { messageOf } from "../lib/errors.ts";
 import type { KindInfo } from "../resources/kind.ts";
 import { KIND, type KindId, type Kinds } from "../resources/registry.ts";
+import { readAsFarAsPossible } from "../resources/unreadable.ts";
 import {
   DatastoreError,
   type Datastore,
@@ -26,8 +27,9 @@ export interface ClientOptions {
   /** How long a watch lasts before it is begun anew, in seconds; default 300. It ends a connection that died unnoticed. */
   readonly watchSeconds?: number;
   /**
-   * Told of objects that break the rules of their kind. Lists and watches go on without them, as if they were not there.
-   * Only for servers that are not ours: the embedded one holds no such object.
+   * Told of objects that break the rules of their kind. Who listens has what could be read of them in lists and watches
+   * (policies let nothing more through); without it, and where that is nothing, they are as if they were not there. Only
+   * for servers that are not ours: the embedded one holds no such object.
    */
   readonly onInvalid?: (kind: KindId, key: string, reason: string) => void;
 }
@@ -48,16 +50,17 @@ export function kubernetesDatastore(address: ApiServerAddress, options: ClientOp
   function accept<K extends KindId>(kind: K, object: unknown): Kinds[K] {
     if (checked) return object as Kinds[K];
     const info: KindInfo = KIND[kind];
-    // The items of a list do not say what they are.
-    const apiVersion = info.group === "" ? info.version : `${info.group}/${info.version}`;
-    return info.parse({ apiVersion, kind: info.kind, ...(object as object) }, { keepUnknown: true }) as Kinds[K];
+    return info.parse(withKind(kind, object), { keepUnknown: true }) as Kinds[K];
   }
 
   function acceptOrReport<K extends KindId>(kind: K, object: unknown): Kinds[K] | undefined {
+    if (checked) return object as Kinds[K];
+    const { onInvalid } = options;
+    const told = (thrown: unknown): void => onInvalid?.(kind, keyOf(object), messageOf(thrown));
     try {
-      return accept(kind, object);
+      return onInvalid === undefined ? accept(kind, object) : readAsFarAsPossible(kind, withKind(kind, object), told);
     } catch (thrown) {
-      options.onInvalid?.(kind, keyOf(object), messageOf(thrown));
+      told(thrown);
       return undefined;
     }
   }
@@ -196,6 +199,13 @@ export function kubernetesDatastore(address: ApiServerAddress, options: ClientOp
 
     close: () => connection.close(),
   };
+}
+
+/** The items of a list do not say what they are. */
+function withKind(kind: KindId, object: unknown): object {
+  const info: KindInfo = KIND[kind];
+  const apiVersion = info.group === "" ? info.version : `${info.group}/${info.version}`;
+  return { apiVersion, kind: info.kind, ...(object as object) };
 }
 
 /** An object without a namespace goes to `default`. */

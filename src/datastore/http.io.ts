@@ -1,13 +1,8 @@
 /** Requests to an API server over node:http: kept-alive connections, and a deadline on everything. */
-import {
-  Agent,
-  request as httpRequest,
-  type ClientRequest,
-  type IncomingMessage,
-  type RequestOptions,
-} from "node:http";
-import { Agent as TlsAgent, request as httpsRequest } from "node:https";
+import type { Agent, AgentOptions, ClientRequest, IncomingMessage, RequestOptions } from "node:http";
+import type { Agent as TlsAgent } from "node:https";
 import { codeOf, messageOf } from "../lib/errors.ts";
+import { http, https } from "../lib/http.io.ts";
 import { DatastoreError } from "./datastore.ts";
 import { lineSplitter } from "./jsonLines.ts";
 import { errorFromStatus } from "./status.ts";
@@ -64,9 +59,11 @@ export function connectTo(address: ApiServerAddress): Connection {
         rejectUnauthorized: address.insecureSkipTlsVerify !== true,
       };
   const pool = { keepAlive: true, maxSockets: MAX_CONNECTIONS, scheduling: "lifo" } as const;
-  const agent = secure ? new TlsAgent({ ...pool, ...tls }) : new Agent(pool);
+  const newAgent = (options: AgentOptions): Agent | TlsAgent =>
+    secure ? new (https().Agent)({ ...options, ...tls }) : new http.Agent(options);
+  const agent = newAgent(pool);
   // Watches hold their connections, so they are not counted.
-  const watchAgent = secure ? new TlsAgent({ keepAlive: false, ...tls }) : new Agent({ keepAlive: false });
+  const watchAgent = newAgent({ keepAlive: false });
   const name = overSocket ? `unix:${address.socketPath}` : address.url;
   const prefix = url === undefined || url.pathname === "/" ? "" : url.pathname.replace(/\/$/, "");
   const base: RequestOptions = overSocket
@@ -82,7 +79,7 @@ export function connectTo(address: ApiServerAddress): Connection {
       headers["Content-Length"] = Buffer.byteLength(options.body);
     }
     const full = { ...base, method: options.method, path: prefix + options.path, headers, agent: through };
-    const sent = secure ? httpsRequest(full) : httpRequest(full);
+    const sent = secure ? https().request(full) : http.request(full);
     sent.setNoDelay(true);
     sent.end(options.body);
     return sent;

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { fromKubeconfig, fromServiceAccount } from "./kubeconfig.io.ts";
+import { fromKubeconfig } from "./kubeconfig.io.ts";
 import { parseKubeconfig } from "./kubeconfig.ts";
+import { fromServiceAccount } from "./serviceAccount.io.ts";
 
 const CONFIG = `
 apiVersion: v1

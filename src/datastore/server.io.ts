@@ -7,10 +7,10 @@
  * of a batch happens without anything else running in between.
  */
 import { randomUUID } from "node:crypto";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { createServer as createTlsServer } from "node:https";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { messageOf } from "../lib/errors.ts";
+import { http, https } from "../lib/http.io.ts";
 import { answer, isDryRun, isWrite, targetOf, watchRequestOf, type ApiAnswer, type ApiRequest } from "./api.ts";
 import { DatastoreError } from "./datastore.ts";
 import type { ServerCertificate } from "./certificate.io.ts";
@@ -208,7 +208,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   }, options.bookmarkInterval ?? 10_000);
   try {
     if (options.socketPath !== undefined) {
-      const server = limited(createServer((message, response) => handle(message, response, () => true)));
+      const server = limited(http.createServer((message, response) => handle(message, response, () => true)));
       socket = await listenOnSocket(server, options.socketPath);
       servers.push(server);
     }
@@ -217,7 +217,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       const check = tokenCheck(token);
       const authorized = ({ headers }: IncomingMessage): boolean => check(headers.authorization);
       const server = limited(
-        createTlsServer({ cert: certificate.certificate, key: certificate.key }, (message, response) =>
+        https().createServer({ cert: certificate.certificate, key: certificate.key }, (message, response) =>
           handle(message, response, authorized),
         ),
       );

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, test } from "node:test";
 import { serverCertificate, SERVER_NAME } from "./certificate.io.ts";
+import { unreadableIn } from "../resources/unreadable.ts";
 import { kubernetesDatastore } from "./client.io.ts";
 import { aPod, aPool, datastoreConformance, follow, type Subject } from "./datastore.testing.ts";
 import { isDatastoreError, type Datastore } from "./datastore.ts";
@@ -366,6 +367,29 @@ describe("the client", () => {
       );
       assert.partialDeepStrictEqual(items[0], { kind: "IPPool", spec: { blockSize: 26, newField: 1 } });
       assert.match(invalid.join("\n"), /^IPPool bad: .*spec\.cidr/s);
+    });
+  });
+
+  test("of a policy that another server holds against the rules, lets nothing through that cannot be read", async () => {
+    const policy = {
+      metadata: { name: "p", namespace: "a", resourceVersion: "5" },
+      spec: { ingress: [{ ports: [{ port: -1 }] }] },
+    };
+    const event = { type: "MODIFIED", object: { ...policy, spec: { podSelector: 7, ingress: [{}] } } };
+    const path = "/apis/networking.k8s.io/v1/networkpolicies";
+    const list = { [path]: JSON.stringify({ metadata: { resourceVersion: "7" }, items: [policy] }) };
+    await withAnswers(list, async (datastore, invalid) => {
+      const [item] = (await datastore.list("NetworkPolicy")).items;
+      assert.equal(item?.spec.ingress?.length, 1);
+      assert.match(unreadableIn(item?.spec.ingress?.[0] ?? {}) ?? "", /^spec\.ingress\[0\]\.ports\[0\]\.port: /);
+      assert.match(invalid.join("\n"), /^NetworkPolicy a\/p: .*spec\.ingress/s);
+    });
+    await withAnswers({ [path]: `${JSON.stringify(event)}\n` }, async (datastore) => {
+      for await (const heard of datastore.watch("NetworkPolicy", { resourceVersion: "7" })) {
+        assert.ok(heard.type === "modified");
+        assert.deepEqual(heard.object.spec.podSelector, {});
+        assert.match(unreadableIn(heard.object.spec.ingress?.[0] ?? {}) ?? "", /^spec\.podSelector: /);
+      }
     });
   });
 

@@ -4,7 +4,7 @@ import { attributesOf, type Lease, type LeaseAttributes, type LeasedSubnets } fr
 
 /** What flannel's nodes say of themselves in Kubernetes: annotations of their Node (pkg/subnet/kube/annotations.go). */
 
-export const ANNOTATION_PREFIX = "flannel.alpha.coreos.com";
+export const ANNOTATION_PREFIX = "flannel.alpha.coreos.com/";
 
 /** A Kubernetes Node, as far as flannel looks at it. */
 export interface NodeRecord {
@@ -28,7 +28,7 @@ const NAMES = {
 } as const;
 type Name = keyof typeof NAMES;
 
-const keyOf = (prefix: string, name: Name): string => `${prefix}/${NAMES[name]}`;
+const keyOf = (prefix: string, name: Name): string => `${prefix}${NAMES[name]}`;
 
 /** The annotations of this node. An administrator's `public-ip-overwrite` comes before the address that was found. */
 export function annotationsOf(prefix: string, attributes: LeaseAttributes, node: NodeRecord): Record<string, string> {

@@ -36,6 +36,8 @@ export interface Cluster {
   log(node: number): string;
   /** One ping from a node's pod; says whether an answer came, and with which TTL. */
   ping(from: number, to: string, ...options: string[]): Promise<number | undefined>;
+  /** An echo every 20 ms from a node's pod until it is told to stop, and how many of them had no answer. */
+  startPing(from: number, to: string): { stop(): Promise<{ sent: number; lost: number }> };
   close(): Promise<void>;
 }
 
@@ -172,6 +174,24 @@ export async function startCluster(): Promise<Cluster> {
           resolve(error === null && ttl !== undefined ? Number(ttl) : undefined);
         });
       }),
+    startPing(from, to) {
+      const args = ["netns", "exec", pods[from - 1]!.name, "ping", "-n", "-q", "-i0.02", "-w60", to];
+      const child = spawn("ip", args, { stdio: ["ignore", "pipe", "inherit"] });
+      let output = "";
+      child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+      const ended = new Promise((resolve) => child.once("close", resolve));
+      return {
+        async stop() {
+          child.kill("SIGINT");
+          await ended;
+          const counts = /(\d+) packets transmitted, (\d+) received/.exec(output);
+          if (counts === null) throw new Error(`ping said nothing that is understood: ${output}`);
+          const [sent, received] = [Number(counts[1]), Number(counts[2])];
+          // The last one may still have been on its way.
+          return { sent, lost: Math.max(0, sent - received - 1) };
+        },
+      };
+    },
     async close() {
       await Promise.all([...children].map(stop));
       for (const each of [hub, ...nodes, ...pods]) each[Symbol.dispose]();

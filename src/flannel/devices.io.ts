@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { FLANNEL_IPIP_DEVICE } from "../dataplane/ipip.ts";
 import { createIpipTunnel } from "../dataplane/ipip.io.ts";
 import { ipipUnderlays } from "../dataplane/tunnelDevices.ts";
 import { type Family, sameAddress } from "../ip/address.ts";
@@ -24,8 +25,11 @@ import { openUdpTunnel, type UdpTunnel } from "./udpTunnel.io.ts";
 export interface BackendDevices {
   /** What other nodes need to know of them. */
   readonly attributes: Pick<LeaseAttributes, "backendData" | "backendV6Data">;
-  /** Makes sure of them, for the subnets that this node has now. Throws `Failure` where the kernel refuses. */
-  ensure(own: LeasedSubnets, peers: readonly Lease[]): Devices;
+  /**
+   * Makes sure of them, for the subnets that this node has now. `peers` are undefined while nobody knows them yet: what an
+   * earlier daemon has told a device of them stays. Throws `Failure` where the kernel refuses.
+   */
+  ensure(own: LeasedSubnets, peers: readonly Lease[] | undefined): Devices;
   /** Names, and how they do: for people. */
   status(): Readonly<Record<string, unknown>>;
   /** Lets go: what the kernel has stays and works, but the udp backend's device, whose relay this is. */
@@ -191,7 +195,7 @@ function udpDevice({ config, external, rtnetlink, namespace, onLoss }: DeviceInp
     ensure(own, peers) {
       if (tunnel !== undefined && own.ipv4?.address.value !== address) drop();
       tunnel ??= open(own);
-      tunnel.setPeers(peers.filter(({ attributes }) => attributes.backendType === "udp"));
+      tunnel.setPeers((peers ?? []).filter(({ attributes }) => attributes.backendType === "udp"));
       const link = rtnetlink.link(tunnel.name);
       // Its threads find out, and say so.
       if (link === undefined) return {};
@@ -209,15 +213,19 @@ function udpDevice({ config, external, rtnetlink, namespace, onLoss }: DeviceInp
   };
 }
 
-/** The kernel's device, or where it has none, a TUN device with BPF programs: `dataplane/ipip.io.ts`. Its name is `tunl0`. */
+/** The kernel's device, or where it has none, a TUN device with BPF programs: `dataplane/ipip.io.ts`. */
 function ipipDevice({ config, external, rtnetlink, namespace }: DeviceInput): BackendDevices {
   const mtu = deviceMtu(config.backend, external, 4);
   const local = external.ipv4?.address;
   if (local === undefined) throw new Failure("EINVAL", "the ipip backend needs IPv4");
-  const tunnel = createIpipTunnel(rtnetlink, namespace);
+  const tunnel = createIpipTunnel(rtnetlink, namespace, FLANNEL_IPIP_DEVICE);
   return {
     attributes: {},
     ensure(own, peers) {
+      if (peers === undefined) {
+        const present = rtnetlink.link(FLANNEL_IPIP_DEVICE);
+        return present === undefined ? {} : { ipv4: present.index };
+      }
       const destinations = peers.flatMap(({ subnets, attributes }) =>
         subnets.ipv4 === undefined || attributes.publicIp === undefined || attributes.backendType !== "ipip"
           ? []
@@ -234,7 +242,7 @@ function ipipDevice({ config, external, rtnetlink, namespace }: DeviceInput): Ba
       });
       return { ipv4: device };
     },
-    status: () => ({ ...tunnel.status() }),
+    status: () => ({ devices: [FLANNEL_IPIP_DEVICE], ...tunnel.status() }),
     close() {
       tunnel.close();
       return Promise.resolve();

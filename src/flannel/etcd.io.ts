@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
-import * as http from "node:http";
-import * as https from "node:https";
+import type { ClientRequest, IncomingMessage } from "node:http";
+import type { AgentOptions } from "node:https";
 import { messageOf } from "../lib/errors.ts";
+import { http, https } from "../lib/http.io.ts";
 import {
   base64,
   createRequest,
@@ -53,14 +54,14 @@ export function openEtcd(options: EtcdOptions): EtcdStore {
   if (endpoints.length === 0) throw new StoreError("refused", "Cannot open etcd: no endpoint is given");
   const settings = { keepAlive: true, keepAliveMsecs: KEEPALIVE_MS, maxSockets: 4 };
   const plain = new http.Agent(settings);
-  const secure = new https.Agent({ ...settings, ...certificates(options) });
+  const secure = new (https().Agent)({ ...settings, ...certificates(options) });
   let current = 0;
   let token: string | undefined;
 
-  function start(endpoint: string, path: string, body: object, signal: AbortSignal | undefined): http.ClientRequest {
+  function start(endpoint: string, path: string, body: object, signal: AbortSignal | undefined): ClientRequest {
     const url = new URL(path, endpoint);
     const { request, agent } =
-      url.protocol === "https:" ? { request: https.request, agent: secure } : { request: http.request, agent: plain };
+      url.protocol === "https:" ? { request: https().request, agent: secure } : { request: http.request, agent: plain };
     const outgoing = request(url, {
       method: "POST",
       agent,
@@ -184,7 +185,7 @@ export function openEtcd(options: EtcdOptions): EtcdStore {
   };
 }
 
-function certificates({ caFile, certFile, keyFile }: EtcdOptions): https.AgentOptions {
+function certificates({ caFile, certFile, keyFile }: EtcdOptions): AgentOptions {
   const read = (file: string): Buffer => {
     try {
       return readFileSync(file);
@@ -199,20 +200,20 @@ function certificates({ caFile, certFile, keyFile }: EtcdOptions): https.AgentOp
   };
 }
 
-function responseOf(outgoing: http.ClientRequest): Promise<http.IncomingMessage> {
+function responseOf(outgoing: ClientRequest): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     outgoing.on("error", reject);
     outgoing.on("response", resolve);
   });
 }
 
-async function collect(response: http.IncomingMessage): Promise<string> {
+async function collect(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
   return Buffer.concat(chunks).toString("utf8");
 }
 
-async function* linesOf(response: http.IncomingMessage): AsyncIterable<string> {
+async function* linesOf(response: IncomingMessage): AsyncIterable<string> {
   let rest = "";
   response.setEncoding("utf8");
   for await (const chunk of response as AsyncIterable<string>) {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { formatPrefix } from "../ip/prefix.ts";
 import { inside } from "../netlink/namespace.testing.ts";
 import { type Cluster, podAddress, startCluster, until } from "./cluster.testing.ts";
@@ -96,11 +97,17 @@ describe("faults", () => {
     await withPair('{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}', async () => {
       const subnet = subnetOf(1);
       const key = `${PREFIX}/subnets/${subnet.replace("/", "-")}`;
+      const address = podAddress(subnetOf(3));
+      const overLoss = cluster.startPing(1, address);
       cluster.etcdctl("del", key);
       await until("the key is there again", () => cluster.etcdctl("get", key) !== "", 1000);
       await heals("the lease was deleted", () => undefined);
+      const { lost } = await overLoss.stop();
+      assert.ok(lost * 20 < 1000, `the lease was deleted: ${lost} echoes, one every 20 ms, were lost`);
 
+      const overRestart = cluster.startPing(1, address);
       await cluster.stopEtcd();
+      await sleep(500);
       assert.ok(await reaches(), "without etcd all goes on");
       await cluster.startEtcd();
       const moved = `${PREFIX}/subnets/10.5.200.0-24`;
@@ -116,6 +123,8 @@ describe("faults", () => {
         () => on(1, "ip", "route").includes("10.5.200.0/24 via 192.0.2.2"),
         6000,
       );
+      const restart = await overRestart.stop();
+      assert.ok(restart.sent > 25 && restart.lost === 0, `etcd was away: ${restart.lost} of ${restart.sent} were lost`);
       cluster.etcdctl("lease", "revoke", lease);
       await until(
         "and forgotten when its lease has ended",

@@ -51,10 +51,25 @@ describe("flanneld's flags", () => {
     assert.equal(options(["-kubeconfig-file=/k"]).kubernetes, undefined);
     assert.deepEqual(options(["-kube-subnet-mgr", "-kubeconfig-file=/k", "-kube-annotation-prefix=x.y/"]).kubernetes, {
       kubeconfig: "/k",
-      annotationPrefix: "x.y",
+      annotationPrefix: "x.y/",
       configFile: "/etc/kube-flannel/net-conf.json",
       setNetworkAvailable: true,
     });
+  });
+  for (const [given, names] of [
+    ["x.y", "x.y/"],
+    ["x.y/", "x.y/"],
+    ["x.y/z", "x.y/z-"],
+    ["x.y/z-", "x.y/z-"],
+  ]) {
+    test(`annotations with the prefix ${given} begin with ${names}`, () => {
+      const { kubernetes } = options(["-kube-subnet-mgr", `-kube-annotation-prefix=${given}`]);
+      assert.equal(kubernetes?.annotationPrefix, names);
+    });
+  }
+  test("of its logging library are taken, for units and manifests that have them", () => {
+    const usual = options([]);
+    assert.deepEqual(options(["-v=4", "--vmodule=etcd=9", "-log_backtrace_at", "main.go:7"]), usual);
   });
   test("print what they are, and the version", () => {
     const help = readFlannelCommand(["--help"], {});
@@ -68,6 +83,8 @@ describe("flanneld's flags", () => {
     { args: ["-ip-masq=perhaps"], reason: /-ip-masq: "perhaps"/ },
     { args: ["-subnet-lease-renew-margin=1440"], reason: /from 1 to 1439/ },
     { args: ["-public-ip=::1"], reason: /not an IPv4 address/ },
+    { args: ["-kube-subnet-mgr", "-kube-annotation-prefix=a.b/c/d"], reason: /-kube-annotation-prefix: "a\.b\/c\/d"/ },
+    { args: ["-kube-subnet-mgr", "-kube-annotation-prefix=flannel"], reason: /is not a domain/ },
     { args: ["-public-ip=x"], reason: /-public-ip: "x"/ },
   ];
   for (const { args, reason } of wrong) {

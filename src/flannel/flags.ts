@@ -85,6 +85,9 @@ const FLAGS = {
   "set-node-network-unavailable": on("true", "set the node's condition NetworkUnavailable to False"),
   "healthz-ip": text("0.0.0.0", "address of the health server"),
   "healthz-port": number(0, "port of the health server, 0 for none"),
+  v: text("", "flanneld's log level, which is taken and changes nothing: all that there is to say is said"),
+  vmodule: text("", "the same by source file"),
+  log_backtrace_at: text("", "taken, and changes nothing"),
   version: on("false", "print the version"),
   help: on("false", "print this"),
 } as const satisfies Record<string, Flag>;
@@ -147,7 +150,7 @@ export function readFlannelCommand(
   const kubernetes = {
     ...optional("apiUrl", "kube-api-url"),
     ...optional("kubeconfig", "kubeconfig-file"),
-    annotationPrefix: textOf("kube-annotation-prefix").replace(/\/$/, ""),
+    annotationPrefix: readAnnotationPrefix(textOf("kube-annotation-prefix")),
     configFile: textOf("net-config-path"),
     setNetworkAvailable: isOn("set-node-network-unavailable"),
   };
@@ -159,7 +162,7 @@ function readFlags(args: readonly string[]): Map<FlagName, string[]> {
   const given = new Map<FlagName, string[]>();
   for (let at = 0; at < args.length; at += 1) {
     const word = args[at]!;
-    const match = /^--?([a-z][a-z0-9-]*)(?:=(.*))?$/s.exec(word);
+    const match = /^--?([a-z][a-z0-9_-]*)(?:=(.*))?$/s.exec(word);
     if (match === null) throw new FlagError(`unexpected argument "${word}": flannel takes flags only`);
     const [, name = "", inline] = match;
     const flag = flagNamed(name === "h" ? "help" : name);
@@ -200,6 +203,14 @@ function readAddress(name: FlagName, value: string, family: 4 | 6): Address | un
     throw new FlagError(`-${name}: ${messageOf(error)}`);
   }
   throw new FlagError(`-${name}: "${value}" is not an IPv${family} address`);
+}
+
+/** What annotations' names begin with: a domain and a slash, and words that end in `-` where there are any behind it. */
+function readAnnotationPrefix(value: string): string {
+  const prefix = value.includes("/") ? value : `${value}/`;
+  const whole = /[/-]$/.test(prefix) ? prefix : `${prefix}-`;
+  if (/^([a-z0-9_-]+\.)+[a-z0-9_-]+\/([a-z0-9_-]+-)?$/.test(whole)) return whole;
+  throw new FlagError(`-kube-annotation-prefix: "${value}" is not a domain, or a domain, a slash and a word`);
 }
 
 function flagsHelp(): string {

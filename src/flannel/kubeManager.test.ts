@@ -21,7 +21,7 @@ const record = (annotations: Record<string, string> = {}, podCidrs = ["10.244.1.
   podCidrs,
   annotations,
 });
-const key = (name: string): string => `${ANNOTATION_PREFIX}/${name}`;
+const key = (name: string): string => `${ANNOTATION_PREFIX}${name}`;
 
 describe("flannel's annotations", () => {
   const cases: { name: string; attributes: LeaseAttributes; annotations: Record<string, string> }[] = [

@@ -28,7 +28,7 @@ export interface NodeChange {
 export interface KubeManagerOptions {
   readonly nodes: NodeStore;
   readonly nodeName: string;
-  /** `flannel.alpha.coreos.com` */
+  /** What the names of annotations begin with: `flannel.alpha.coreos.com/`. */
   readonly annotationPrefix: string;
   /** Reads net-conf.json. */
   readonly readConfig: () => NetworkConfig;

@@ -67,7 +67,7 @@ export function openNetwork(options: NetworkOptions): FlannelNetwork {
       }
     };
     attempt(() => {
-      const made: Devices = devices.ensure(own, peers);
+      const made: Devices = devices.ensure(own, synced ? peers : undefined);
       ours = new Set([made.ipv4, made.ipv6].filter((index) => index !== undefined));
       wanted = desiredState({ config, external, own, peers, devices: made });
       wantedRoutes = new Set(wanted.routes.map(routeKey));

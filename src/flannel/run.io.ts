@@ -1,5 +1,6 @@
-import { createServer } from "node:http";
+import type { Server } from "node:http";
 import { pino } from "pino";
+import { http } from "../lib/http.io.ts";
 import { systemClock } from "./clock.io.ts";
 import { type FlannelDaemon, startFlannel } from "./daemon.io.ts";
 import { openEtcd } from "./etcd.io.ts";
@@ -97,9 +98,9 @@ function serveHealth(
   { address, port }: FlannelOptions["healthz"],
   daemon: () => FlannelDaemon | undefined,
   log: Log,
-): ReturnType<typeof createServer> | undefined {
+): Server | undefined {
   if (port === 0) return undefined;
-  const server = createServer((request, response) => {
+  const server = http.createServer((request, response) => {
     const path = request.url ?? "";
     const status = daemon()?.status();
     if (path === "/healthz") response.end("flanneld is running");

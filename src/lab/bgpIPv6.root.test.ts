@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { caracal, eventually, onMember, startLab, startPing } from "./lab.testing.ts";
+import type { PeerStatus } from "../bgp/config.ts";
+import { agentReport, caracal, eventually, onMember, startLab, startPing } from "./lab.testing.ts";
 import { labDown } from "./up.io.ts";
 
 /**
@@ -23,6 +24,13 @@ const PODS = ["node1", "node2", "node3"].map((node, index) => ({
   spec: { nodeName: node, containers: [{ name: "main", image: "none" }] },
 }));
 
+const calico = (kind: string, name: string, spec: object): object => ({
+  apiVersion: "projectcalico.org/v3",
+  kind,
+  metadata: { name },
+  spec,
+});
+
 describe("an underlay of IPv6 alone", () => {
   before(async () => {
     await startLab(LAB, DEFINITION);
@@ -33,6 +41,18 @@ describe("an underlay of IPv6 alone", () => {
   after(async () => {
     await labDown(LAB, () => undefined);
   });
+
+  async function apply(...items: object[]): Promise<void> {
+    const list = JSON.stringify({ apiVersion: "v1", kind: "List", items });
+    const { code, errors } = await caracal(LAB, ["apply", "-f", "-"], list);
+    assert.equal(code, 0, errors);
+  }
+  /** Between nodes: the lab's router is a peer of all of them besides. */
+  async function sessions(): Promise<PeerStatus[]> {
+    const { output, errors, code } = await caracal(LAB, ["bgp", "peers", "-o", "json"]);
+    assert.equal(code, 0, errors);
+    return (JSON.parse(output) as PeerStatus[]).filter(({ address }) => !address.endsWith("::1"));
+  }
 
   test("carries pods of both families, on a link and through the router", async () => {
     for (const protocol of ["ICMP", "TCP"]) {
@@ -75,30 +95,97 @@ describe("an underlay of IPv6 alone", () => {
     }
   });
 
-  test("moves to another port, and no packet is lost", async () => {
+  test("moves to another port without a new session, and comes back there: no packet is lost", async () => {
     const { output } = await caracal(LAB, ["get", "pod", "pod2", "-o", "json"]);
     const ping = startPing(LAB, "default/pod1", (JSON.parse(output) as { status: { podIP: string } }).status.podIP);
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    const configuration = {
-      apiVersion: "projectcalico.org/v3",
-      kind: "BGPConfiguration",
-      metadata: { name: "default" },
-      spec: { listenPort: 1790, bindMode: "NodeIP" },
-    };
-    const { code, errors } = await caracal(LAB, ["apply", "-f", "-"], JSON.stringify(configuration));
-    assert.equal(code, 0, errors);
-    await eventually(async () => {
-      const { output: text } = await caracal(LAB, ["bgp", "peers", "-o", "json"]);
-      const peers = JSON.parse(text) as { name: string; port: number; state: string }[];
-      for (const { name, port, state } of peers) {
-        assert.equal(state, "established");
-        if (name.startsWith("Mesh_")) assert.equal(port, 1790);
-      }
-      assert.equal(peers.filter(({ port }) => port === 1790).length, 6);
+    const before = await sessions();
+    await apply(calico("BGPConfiguration", "default", { listenPort: 1790, bindMode: "NodeIP" }));
+    const moved = await eventually(async () => {
+      const now = await sessions();
+      assert.equal(now.filter(({ port, state }) => port === 1790 && state === "established").length, 6);
+      return now;
     });
-    await new Promise((resolve) => setTimeout(resolve, 500));
+    for (const node of ["node1", "node2", "node3"]) {
+      await eventually(async () => {
+        const { output: open } = await onMember(LAB, node, [
+          "ss",
+          "-Hltn",
+          "sport",
+          "=",
+          ":1790",
+          "or",
+          "sport",
+          "=",
+          ":179",
+        ]);
+        assert.match(open, /^LISTEN +0 +\d+ +\[2001:db8:0:[12]::1\d\]:1790 [^\n]*\n$/, "at the node's address alone");
+      });
+    }
+    const since = (all: readonly PeerStatus[]): string[] => all.map((peer) => `${peer.name} ${peer.since}`);
+    assert.deepEqual(since(moved), since(before), "no session was ended");
+    const { pid } = await agentReport(LAB, "node1");
+    process.kill(pid, "SIGKILL");
+    await eventually(async () => {
+      assert.notEqual((await agentReport(LAB, "node1")).pid, pid);
+      const now = (await sessions()).filter(({ port, state }) => port === 1790 && state === "established");
+      assert.equal(now.length, 6);
+    });
     const { sent, lost } = await ping.stop();
     assert.ok(sent > 30);
     assert.equal(lost, 0, `${lost} of ${sent} echoes were lost`);
+  });
+
+  test("is guarded by passwords (RFC 2385) and by how far packets may have come (RFC 5082)", async () => {
+    const guarded = (ttlSecurity: number): object =>
+      calico("BGPPeer", "nodes", {
+        nodeSelector: "all()",
+        peerSelector: "all()",
+        ttlSecurity,
+        password: { secretKeyRef: { name: "bgp", key: "nodes" } },
+      });
+    await apply(
+      {
+        apiVersion: "v1",
+        kind: "Secret",
+        metadata: { name: "bgp", namespace: "kube-system" },
+        stringData: { nodes: "among nodes" },
+      },
+      guarded(2),
+      calico("BGPConfiguration", "default", { nodeToNodeMeshEnabled: false }),
+    );
+    /** The two ends of each session that is up. */
+    const ends = (all: readonly PeerStatus[]): string[] => {
+      const up = all.filter(({ state }) => state === "established");
+      const short = (text = ""): string => text.replace("2001:db8:0:", "");
+      return [
+        ...new Set(up.map((peer) => [short(peer.localAddress), short(peer.address)].toSorted().join(" "))),
+      ].toSorted();
+    };
+    await eventually(async () => {
+      const all = await sessions();
+      assert.ok(all.every(({ name }) => name.startsWith("Node_")));
+      assert.deepEqual(ends(all), ["1::11 1::12", "1::11 2::11", "1::12 2::11"]);
+    });
+    const { code, errors } = await caracal(LAB, ["probe", "--protocol", "ICMP"]);
+    assert.equal(code, 0, errors);
+    // Of a TCP connection's digests the kernel shows with which peer they are, and not the key.
+    const { output } = await onMember(LAB, "node1", [
+      "ss",
+      "-tieno",
+      "state",
+      "established",
+      "sport",
+      "=",
+      ":179",
+      "or",
+      "dport",
+      "=",
+      ":179",
+    ]);
+    assert.match(output, /md5keys:2001:db8:0:[12]::1[12]\/128=/);
+    await apply(guarded(1));
+    await eventually(async () =>
+      assert.deepEqual(ends(await sessions()), ["1::11 1::12"], "node 3 is behind a router"),
+    );
   });
 });

@@ -117,6 +117,33 @@ describe("what nodes tell the data centre", () => {
     assert.match(output, /not for the kernel: it is a range of service addresses/);
   });
 
+  test("are routes that other programs wrote into a node's kernel, where they lie in a pool or a filter lets them", async () => {
+    const ip = async (...words: string[]): Promise<void> => {
+      const { code, errors } = await onMember(LAB, "node1", ["ip", "route", ...words, "via", "192.0.2.13"]);
+      assert.equal(code, 0, errors);
+    };
+    const isTold = async (prefix: string, told: boolean): Promise<void> =>
+      eventually(async () => {
+        const table = await tor.ask("show", "route", "protocol", "node1");
+        assert.equal(table.includes(`\n${prefix} `), told, table);
+      });
+    await ip("add", "10.244.200.0/24");
+    await ip("add", "198.51.100.0/24", "metric", "20");
+    await isTold("10.244.200.0/24", true);
+    await isTold("198.51.100.0/24", false);
+    const isOut = { action: "Accept", cidr: "198.51.100.0/24", matchOperator: "Equal" };
+    await apply(
+      calico("BGPFilter", "uplinks", { exportV4: [isOut] }),
+      calico("BGPPeer", "tor", { peerIP: "192.0.2.13", asNumber: 65100, filters: ["uplinks"] }),
+    );
+    await isTold("198.51.100.0/24", true);
+    await ip("del", "10.244.200.0/24");
+    await isTold("10.244.200.0/24", false);
+    await isTold("198.51.100.0/24", true);
+    await ip("del", "198.51.100.0/24", "metric", "20");
+    await isTold("198.51.100.0/24", false);
+  });
+
   test("and a pod that is a router tells its node what lies behind it", async () => {
     inPod = await startBirdInPod(
       LAB,

@@ -2,14 +2,9 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { formatAddress, type Address } from "../ip/address.ts";
 import { formatPrefix, type InterfaceAddress } from "../ip/prefix.ts";
-import {
-  checkLabName,
-  LabError,
-  membersOf,
-  nodesOnOneSegment,
-  parseDefinition,
-  type LabDefinition,
-} from "./definition.ts";
+import { membersOf, nodesOnOneSegment, parseDefinition, type LabDefinition } from "./definition.ts";
+import { checkLabName } from "./files.ts";
+import { LabError } from "./labError.ts";
 
 const nodes = (count: number): LabDefinition => parseDefinition(nodesOnOneSegment(count));
 const names = (count: number): string[] => Array.from({ length: count }, (_, index) => `n${index}`);

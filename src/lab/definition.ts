@@ -1,13 +1,6 @@
 import { addressBits, addressPlus, type Address } from "../ip/address.ts";
-import {
-  formatPrefix,
-  parsePrefix,
-  prefixesOverlap,
-  prefixSize,
-  type InterfaceAddress,
-  type Prefix,
-} from "../ip/prefix.ts";
-import { Failure, messageOf } from "../lib/errors.ts";
+import { formatPrefix, prefixesOverlap, prefixSize, type InterfaceAddress, type Prefix } from "../ip/prefix.ts";
+import { fault, nameAt, namesAt, objectAt, oneOf, onlyFields, prefixAt, textsAt } from "./definitionFields.ts";
 
 /** A cluster of network namespaces: which nodes and hosts there are, on which segments, with which addresses. */
 export interface LabDefinition {
@@ -80,8 +73,6 @@ export interface Member {
   readonly labels?: Readonly<Record<string, string>>;
   readonly annotations?: Readonly<Record<string, string>>;
 }
-
-export class LabError extends Failure<"bad-definition" | "exists" | "not-found" | "failed" | "timeout"> {}
 
 const MAX_MEMBERS = 200;
 
@@ -242,20 +233,6 @@ function checkOverlaps(networks: readonly { readonly path: string; readonly pref
   }
 }
 
-function namesAt(value: unknown, path: string): string[] {
-  if (value === undefined) return [];
-  if (!Array.isArray(value)) throw fault(path, "expected a list of names");
-  return value.map((name: unknown, index) => nameAt(name, `${path}[${index}]`));
-}
-
-/** A part of a namespace's name, and a Kubernetes node name. */
-function nameAt(name: unknown, path: string): string {
-  if (typeof name !== "string" || !/^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$/.test(name)) {
-    throw fault(path, `${JSON.stringify(name)} is not a name of lower-case letters, digits and "-", 40 at most`);
-  }
-  return name;
-}
-
 /** Names, or objects that say more of a node. */
 function nodesAt(value: unknown, path: string): Pick<Member, "name" | "asNumber" | "labels" | "annotations">[] {
   if (value === undefined) return [];
@@ -278,59 +255,4 @@ function nodesAt(value: unknown, path: string): Pick<Member, "name" | "asNumber"
         : { annotations: textsAt(fields["annotations"], `${at}.annotations`) }),
     };
   });
-}
-
-function oneOf<const Word extends string>(value: unknown, path: string, words: readonly Word[]): Word {
-  const word = words.find((each) => each === value);
-  if (word === undefined) throw fault(path, `expected ${words.map((each) => `"${each}"`).join(" or ")}`);
-  return word;
-}
-
-function textsAt(value: unknown, path: string): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(objectAt(value, path)).map(([key, text]) => {
-      if (typeof text !== "string") throw fault(`${path}.${key}`, "expected text");
-      return [key, text];
-    }),
-  );
-}
-
-function prefixAt(value: unknown, path: string, family: 4 | 6): Prefix {
-  if (typeof value !== "string") throw fault(path, "expected a CIDR");
-  let prefix: Prefix;
-  try {
-    prefix = parsePrefix(value);
-  } catch (error) {
-    throw fault(path, messageOf(error));
-  }
-  if (prefix.address.family !== family) throw fault(path, `expected an IPv${family} CIDR, found "${value}"`);
-  return prefix;
-}
-
-function objectAt(value: unknown, path: string): Record<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw fault(path, "expected an object");
-  return { ...value };
-}
-
-function onlyFields(value: Record<string, unknown>, path: string, known: readonly string[]): void {
-  const unknown = Object.keys(value).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw fault(`${path}.${unknown}`, `unknown field; known are ${known.join(", ")}`);
-}
-
-function fault(path: string, reason: string): LabError {
-  return new LabError("bad-definition", `the lab definition is not valid: ${path}: ${reason}`);
-}
-
-/**
- * Whether the text names a lab: it becomes a part of file names and of namespaces' names. With a node's longest name it
- * still fits into the path of a unix socket, which has 107 bytes.
- */
-export function checkLabName(name: string): string {
-  if (!/^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$/.test(name)) {
-    throw new LabError(
-      "bad-definition",
-      `"${name}" is not a lab's name: lower-case letters, digits and "-", 24 at most`,
-    );
-  }
-  return name;
 }

@@ -1,8 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { checkLabName } from "./definition.ts";
-import { labFiles, labsDirectory, memberNamespace, namespacePrefix, nodeFiles, podNamespace } from "./files.ts";
+import {
+  checkLabName,
+  labFiles,
+  labsDirectory,
+  memberNamespace,
+  namespacePrefix,
+  nodeFiles,
+  podNamespace,
+} from "./files.ts";
 
 const word = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?$/);
 const podWord = fc.stringMatching(/^[a-z0-9]([a-z0-9.-]{0,6}[a-z0-9])?$/);

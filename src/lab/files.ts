@@ -1,3 +1,5 @@
+import { LabError } from "./labError.ts";
+
 /** Where everything of a lab lives: one folder under /run/caracal, and namespaces whose names begin with the lab's. */
 
 const LABS_DIRECTORY = "/run/caracal/labs";
@@ -70,4 +72,18 @@ export function memberNamespace(lab: string, member: string): string {
 
 export function podNamespace(lab: string, namespace: string, pod: string): string {
   return `${NETNS_DIRECTORY}/${namespacePrefix(lab)}${namespace}.${pod}`;
+}
+
+/**
+ * Whether the text names a lab: it becomes a part of file names and of namespaces' names. With a node's longest name it
+ * still fits into the path of a unix socket, which has 107 bytes.
+ */
+export function checkLabName(name: string): string {
+  if (!/^[a-z0-9]([a-z0-9-]{0,22}[a-z0-9])?$/.test(name)) {
+    throw new LabError(
+      "bad-definition",
+      `"${name}" is not a lab's name: lower-case letters, digits and "-", 24 at most`,
+    );
+  }
+  return name;
 }

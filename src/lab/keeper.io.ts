@@ -1,34 +1,31 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { createBlockStore } from "../agent/blockStore.ts";
-import { createSpeaker } from "../bgp/speaker.io.ts";
 import { runController } from "../controller/gc.io.ts";
-import { createLearnedRoutes } from "../dataplane/learnedRoutes.io.ts";
-import { createRouteTable } from "../dataplane/routeTable.io.ts";
-import { isDatastoreError, type Datastore } from "../datastore/datastore.ts";
+import type { Datastore } from "../datastore/datastore.ts";
 import { kubernetesDatastore } from "../datastore/client.io.ts";
 import { mirror, type Timers } from "../datastore/mirror.ts";
-import { formatAddress, type Address } from "../ip/address.ts";
-import { formatPrefix, prefixContains } from "../ip/prefix.ts";
+import { formatAddress } from "../ip/address.ts";
+import { formatPrefix } from "../ip/prefix.ts";
 import { messageOf } from "../lib/errors.ts";
-import { openRtnetlink } from "../netlink/rtnetlink.io.ts";
 import type { Pod } from "../resources/workload.ts";
 import { membersOf, type LabDefinition, type Member } from "./definition.ts";
 import { labFiles, memberNamespace, nodeFiles } from "./files.ts";
 import { createKubelet } from "./kubelet.io.ts";
 import { ROUTER } from "./network.io.ts";
+import { announceRouter, describeNodes, switchMeshOff } from "./objects.io.ts";
 import { chooseNode } from "./pods.ts";
 import { canalEnvironment, givePodCidrs } from "./canal.io.ts";
 import { endProcesses, SMALL_HEAP, startProcess } from "./process.io.ts";
 import type { CniRuntime, ConfigList } from "./runtime.io.ts";
+import { runRouter } from "./router.io.ts";
 import { readLab } from "./state.io.ts";
 
 /**
  * Keeps a lab running: starts the API server and the agents and starts them again when they end (as systemd or a
- * DaemonSet does), schedules pods and runs them (as the kubelets do), and is the segments' router. It lives in the
- * router's namespace.
+ * DaemonSet does), schedules pods and runs them (as the kubelets do), and is the segments' router (`router.io.ts`). It
+ * lives in the router's namespace.
  */
 
-const AS_NUMBER = 64512;
 /** A process that has ended comes back after this; one that keeps ending, after longer and longer. */
 const RESTART_MS = { first: 200, longest: 5000, healthy: 10_000 };
 const timers: Timers = {
@@ -67,9 +64,10 @@ export async function keepLab(lab: string, program: readonly string[]): Promise<
   ];
   const datastore = kubernetesDatastore({ socketPath: files.apiSocket });
   if (definition.backend === "canal") void givePodCidrs(definition, datastore, ended.signal);
-  if (!definition.mesh) void switchMeshOff(datastore, ended.signal);
-  void describeNodes(definition, datastore, ended.signal);
-  const stopRouter = definition.router === "bgp" ? await runRouter(definition) : undefined;
+  const writing = { datastore, signal: ended.signal, note };
+  if (!definition.mesh) void switchMeshOff(writing);
+  void describeNodes(definition, writing);
+  const stopRouter = definition.router === "bgp" ? await runRouter(definition, note) : undefined;
   const stopPods = runPods(lab, definition, datastore);
   const controller = runController(
     datastore,
@@ -79,7 +77,7 @@ export async function keepLab(lab: string, program: readonly string[]): Promise<
     },
     ended.signal,
   );
-  if (definition.router === "bgp") void announceRouter(definition, datastore, ended.signal);
+  if (definition.router === "bgp") void announceRouter(definition, writing);
   await new Promise<void>((resolve) => ended.signal.addEventListener("abort", () => resolve(), { once: true }));
   stopPods();
   await stopRouter?.();
@@ -130,14 +128,21 @@ function agentEnvironment(lab: string, { name, ...node }: Member, definition: La
     IP_AUTODETECTION_METHOD: "interface=eth0",
     ...(node.address6 === undefined ? {} : { IP6: "autodetect", IP6_AUTODETECTION_METHOD: "interface=eth0" }),
     ...(node.asNumber === undefined ? {} : { AS: String(node.asNumber) }),
-    ...(definition.podSubnet6 === undefined ? {} : { CALICO_IPV6POOL_CIDR: formatPrefix(definition.podSubnet6) }),
     ...(backend === "canal"
-      ? canalEnvironment(labFiles(lab).directory, runDirectory)
-      : { CALICO_NETWORKING_BACKEND: backend, CALICO_IPV4POOL_CIDR: formatPrefix(definition.podSubnet) }),
+      ? canalEnvironment(definition, labFiles(lab).directory, runDirectory)
+      : { CALICO_NETWORKING_BACKEND: backend, ...poolEnvironment(definition) }),
     CALICO_IPV4POOL_IPIP: encapsulation.ipip,
     CALICO_IPV4POOL_VXLAN: encapsulation.vxlan,
     CALICO_IPV6POOL_VXLAN: encapsulation.vxlan6,
     ...environment,
+  };
+}
+
+/** The pools that the first agent makes. */
+function poolEnvironment({ podSubnet, podSubnet6 }: LabDefinition): Record<string, string> {
+  return {
+    CALICO_IPV4POOL_CIDR: formatPrefix(podSubnet),
+    ...(podSubnet6 !== undefined && { CALICO_IPV6POOL_CIDR: formatPrefix(podSubnet6) }),
   };
 }
 
@@ -148,118 +153,6 @@ function withOwnLeases(list: ConfigList, directory: string): ConfigList {
     ipam: { ...(plugin["ipam"] as object), dataDir: `${directory}/networks` },
   }));
   return { ...list, plugins };
-}
-
-/** Tries until the API server has answered, be it that the object is there. */
-async function writeOnce(what: string, signal: AbortSignal, write: () => Promise<unknown>): Promise<void> {
-  for (let tries = 0; !signal.aborted; tries += 1) {
-    try {
-      await write();
-      return;
-    } catch (error) {
-      if (isDatastoreError(error, "already-exists")) return;
-      if (tries % 50 === 49) note(`${what} cannot be written: ${messageOf(error)}`);
-      await new Promise((resolve) => setTimeout(resolve, 50)); // the API server is still starting
-    }
-  }
-}
-
-function switchMeshOff(datastore: Datastore, signal: AbortSignal): Promise<void> {
-  return writeOnce("the BGPConfiguration", signal, () =>
-    datastore.create("BGPConfiguration", {
-      apiVersion: "projectcalico.org/v3",
-      kind: "BGPConfiguration",
-      metadata: { name: "default" },
-      spec: { nodeToNodeMeshEnabled: false, logSeverityScreen: "Info", serviceLoadBalancerAggregation: "Enabled" },
-    }),
-  );
-}
-
-/** Labels and annotations of nodes that have some; the rest of a Node is its agent's. */
-async function describeNodes(definition: LabDefinition, datastore: Datastore, signal: AbortSignal): Promise<void> {
-  await Promise.all(
-    membersOf(definition, "node").map(async ({ name, labels, annotations }) => {
-      if (labels === undefined && annotations === undefined) return;
-      const metadata = { ...(labels !== undefined && { labels }), ...(annotations !== undefined && { annotations }) };
-      await writeOnce(`the Node ${name}`, signal, () => datastore.patch("Node", name, undefined, { metadata }));
-    }),
-  );
-}
-
-/** The router is a BGP peer of every node, as a data centre's is: it learns the pods' routes, and says nothing itself. */
-async function runRouter(definition: LabDefinition): Promise<() => Promise<void>> {
-  const rtnetlink = openRtnetlink();
-  const routeTable = createRouteTable({
-    rtnetlink,
-    ownership: () => ({ workloadDevices: new Set(), removeExternalRoutes: false, bgp: true }),
-    onChange: () => undefined,
-    onProblem: ({ destination, reason }) => note(`router: ${destination}: ${reason}`),
-  });
-  routeTable.allowPrune("bgp");
-  const learned = createLearnedRoutes(rtnetlink, routeTable);
-  const [first] = definition.segments.flatMap(({ router }) => router ?? []);
-  const speaker = await createSpeaker({
-    asn: AS_NUMBER,
-    routerId: first === undefined ? "192.0.2.1" : formatAddress(first),
-    resolve: (nextHop) => deviceTowards(nextHop),
-  });
-  function deviceTowards(address: Address): { interface: string } | undefined {
-    const index = definition.segments.findIndex((segment) =>
-      [segment.subnet, segment.subnet6].some((subnet) => subnet !== undefined && prefixContains(subnet, address)),
-    );
-    return index < 0 ? undefined : { interface: `seg${index + 1}` };
-  }
-  speaker.on("routes", (changes) => learned.apply(changes));
-  speaker.setOrigination([]); // that is all it has to say, and peers that restart wait to hear so
-  speaker.setPeers(
-    membersOf(definition, "node").flatMap((node) =>
-      [node.address, node.address6].flatMap((address) => {
-        if (address === undefined) return [];
-        const text = formatAddress(address.address);
-        const nothing = { rules: [], otherwise: "reject" as const };
-        return [
-          {
-            name: `Node_${text.replaceAll(/[.:]/g, "_")}`,
-            address: text,
-            asn: node.asNumber ?? AS_NUMBER,
-            passive: true,
-            ...(node.address === undefined && { families: [6, 4] as const }),
-            exportFilter: nothing,
-            importFilter: { rules: [], otherwise: "accept" as const },
-          },
-        ];
-      }),
-    ),
-  );
-  return async () => {
-    await speaker.abandon();
-    rtnetlink.close();
-  };
-}
-
-/** Tells the nodes of the router: one BGPPeer per segment and family, for the nodes on it. */
-async function announceRouter(definition: LabDefinition, datastore: Datastore, signal: AbortSignal): Promise<void> {
-  const peers = definition.segments.flatMap((segment, index) => {
-    const nodes = segment.members.filter(({ role }) => role === "node").map(({ name }) => `'${name}'`);
-    const addresses = [segment.router, segment.router6].filter((address) => address !== undefined);
-    return nodes.length === 0
-      ? []
-      : addresses.map((address) => ({
-          name: `router-segment-${index + 1}${address.family === 6 ? "-v6" : ""}`,
-          peerIP: formatAddress(address),
-          nodeSelector: `kubernetes.io/hostname in { ${nodes.join(", ")} }`,
-        }));
-  });
-  for (const { name, ...spec } of peers) {
-    await writeOnce(`the router's BGPPeer ${name}`, signal, () =>
-      datastore.create("BGPPeer", {
-        apiVersion: "projectcalico.org/v3",
-        kind: "BGPPeer",
-        metadata: { name },
-        spec: { ...spec, asNumber: AS_NUMBER, sourceAddress: "UseNodeIP" },
-      }),
-    );
-  }
 }
 
 function runPods(lab: string, definition: LabDefinition, datastore: Datastore): () => void {

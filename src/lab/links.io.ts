@@ -4,7 +4,8 @@ import type { Expression } from "../netlink/nftExpression.ts";
 import { removeTable } from "../netlink/nftables.ts";
 import { openTransactions } from "../netlink/transaction.io.ts";
 import type { Blocked, LinkFault } from "./links.ts";
-import { LabError, membersOf, type LabDefinition, type Member } from "./definition.ts";
+import { membersOf, type LabDefinition, type Member } from "./definition.ts";
+import { LabError } from "./labError.ts";
 import { memberNamespace } from "./files.ts";
 import { portName, ROUTER } from "./network.io.ts";
 

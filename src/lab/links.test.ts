@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LabError } from "./definition.ts";
+import { LabError } from "./labError.ts";
 import { parseBlocked } from "./links.ts";
 
 test("what a firewall drops is a protocol, by name or number, or a port of it", () => {

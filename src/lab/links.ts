@@ -1,4 +1,4 @@
-import { LabError } from "./definition.ts";
+import { LabError } from "./labError.ts";
 
 /** What may be wrong with the wire between a member of a lab and its segment. Nothing is, where all of it is absent. */
 export interface LinkFault {

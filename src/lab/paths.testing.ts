@@ -3,7 +3,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { Socket } from "node:net";
 import { askAgent } from "../cli/agentClient.io.ts";
-import type { PathStatus } from "../cli/status.ts";
+import type { PathStatus } from "../cli/statusTunnels.ts";
 import { parseAddress } from "../ip/address.ts";
 import { AF_INET, AF_INET6, connect, SOCK_STREAM } from "../netlink/ffi.io.ts";
 import { socketIn } from "../netlink/namespace.io.ts";
@@ -14,7 +14,7 @@ import { sockaddr } from "./sockaddr.ts";
 /** What tests ask of the ways between pods of a lab. */
 
 /** `CARACAL_TEST_TRANSFER_MB`: how much a transfer carries, each way. */
-const TRANSFER_BYTES = Number(process.env["CARACAL_TEST_TRANSFER_MB"] ?? 10) * 1e6;
+const TRANSFER_BYTES = Number(process.env["CARACAL_TEST_TRANSFER_MB"] ?? 4) * 1e6;
 const CHUNK = 1 << 18;
 
 /** Sends data by TCP from a pod to another's echo, and has the very same back; compared by their SHA-256. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ApiDatastore } from "../datastore/client.io.ts";
 import { agentReport, caracal, eventually, onMember, startLab } from "./lab.testing.ts";
 import { probeResults } from "./matrix.io.ts";
@@ -13,6 +14,8 @@ import { labDown } from "./up.io.ts";
 const LAB = "test-policy";
 const DEFINITION = {
   kind: "Lab",
+  // As where the kernel knows no owners of tables: what others do to them is put right.
+  environment: { CARACAL_NFTABLES_OWNER: "false" },
   segments: [
     { subnet: "192.0.2.0/26", subnet6: "2001:db8:0:1::/64", nodes: ["node1", "node2"] },
     { subnet: "192.0.2.64/26", subnet6: "2001:db8:0:2::/64", nodes: ["node3"] },
@@ -193,13 +196,29 @@ describe("policy in a lab of three nodes", () => {
     assert.equal(code, 1);
     assert.match(errors, /not in force: node1: NetworkPolicy shop\/big: the kernel refused it: /);
     const wide = await caracalOk(["get", "networkpolicy", "-n", "shop", "-o", "wide"]);
-    assert.match(wide, /2\/3 nodes \(NetworkPolicy shop\/big: the kernel refused it: /);
+    assert.match(wide, /2\/3 nodes \(node1: NetworkPolicy shop\/big: the kernel refused it: /);
     assert.match(await caracalOk(["node", "status"]), /node1 .*knp\/shop\/big: the kernel refused it/);
     const held = await probeResults(LAB, { protocol: "TCP", port: 80, from: undefined, to: "shop/web" }, 400);
     assert.ok(
       held.every(({ connected }) => !connected),
       "what cannot be in force drops",
     );
+    // A set of networks by itself says nothing to the kernel; with the policy that looks at it, it is not in force.
+    const networks = `{apiVersion: projectcalico.org/v3, kind: GlobalNetworkSet, metadata: {name: many, labels: {set: many}},
+      spec: {nets: [198.51.100.0/26, 198.51.100.64/26, 198.51.100.128/26]}}`;
+    const looking = `{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: looking}, spec: {
+      selector: app == 'web', types: [Egress], egress: [{action: Allow, destination: {selector: set == 'many'}}]}}`;
+    await apply(networks);
+    assert.equal((await caracal(LAB, ["apply", "-f", "-", "--wait"], looking)).code, 1);
+    const again = await caracal(LAB, ["apply", "-f", "-", "--wait"], networks.replace("100.128/26", "100.192/26"));
+    assert.equal(again.code, 1);
+    assert.match(again.errors, /not in force: node1: GlobalNetworkSet many: gnp\/looking: the kernel refused it: /);
+    assert.match(
+      await caracalOk(["get", "globalnetworkset", "-o", "wide"]),
+      /2\/3 nodes \(node1: GlobalNetworkSet many: /,
+    );
+    await caracalOk(["delete", "globalnetworkpolicy", "looking", "--wait"]);
+    await caracalOk(["delete", "globalnetworkset", "many", "--wait"]);
     await apply(felix("{nftablesMode: Enabled}"));
     await apply(policy);
     await assertAgreement();
@@ -217,6 +236,13 @@ describe("policy in a lab of three nodes", () => {
     assert.equal(code, 1);
     assert.match(errors, /not in force: node\d: the mark mask 0xf0000 has 4 bits, and the rules need 5/);
     await assertAgreement();
+    // An agent that knows no others at its start takes Felix's own.
+    await apply(POLICIES);
+    await restartAgent("node1");
+    const said = /node1 .*settings are not carried out, those before are in force: the mark mask 0xf0000 has 4 bits/;
+    assert.match(await caracalOk(["node", "status"]), said);
+    await assertAgreement();
+    await caracalOk(["delete", "-f", "-", "--wait"], POLICIES);
     await apply(felix("{nftablesMode: Enabled}"));
   });
 
@@ -229,6 +255,33 @@ describe("policy in a lab of three nodes", () => {
     assert.ok(own.length > 0);
     for (const address of own)
       assert.match(output, new RegExp(`"cali[0-9a-f]{11}" \\. ${address.replaceAll(".", "\\.")}\\b`));
+  });
+
+  test("is not in force where another program holds the table, and is again when that lets go", async () => {
+    await apply(POLICIES);
+    const wide = (): Promise<string> => caracalOk(["get", "networkpolicy", "-A", "-o", "wide"]);
+    const { pid } = await agentReport(LAB, "node1");
+    process.kill(pid, "SIGSTOP");
+    const holder = "nft delete table ip calico && (echo 'add table ip calico { flags owner; }'; sleep 5) | nft -i";
+    const holding = onMember(LAB, "node1", ["sh", "-c", holder]);
+    await sleep(500);
+    process.kill(pid, "SIGCONT");
+    await eventually(async () => assert.match(await wide(), /2\/3 nodes \(node1: Cannot /), 4000);
+    assert.match(await caracalOk(["node", "status"]), /node1 .*policy is not in force: Cannot /);
+    assert.equal((await holding).code, 0);
+    await eventually(async () => assert.doesNotMatch(await wide(), /2\/3 nodes/), 5000);
+    await assertAgreement();
+    await caracalOk(["delete", "-f", "-", "--wait"], POLICIES);
+  });
+
+  test("that is only a draft is never in force, and is shown so", async () => {
+    const draft = `{apiVersion: projectcalico.org/v3, kind: StagedGlobalNetworkPolicy, metadata: {name: draft}, spec: {
+      selector: all(), types: [Ingress, Egress]}}`;
+    await apply(draft);
+    assert.match(await caracalOk(["get", "stagedglobalnetworkpolicy", "-o", "wide"]), /^draft .*never: a draft$/m);
+    const { connected, all } = await assertAgreement();
+    assert.equal(connected, all);
+    await caracalOk(["delete", "-f", "-", "--wait"], draft);
   });
 
   test("of a policy whose node says it, comes back when others take the table away", async () => {

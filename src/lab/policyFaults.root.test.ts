@@ -233,7 +233,12 @@ describe(`faults (seed ${SEED})`, () => {
     { name: "everything flushed beneath iptables", mode: "Disabled", command: "nft flush ruleset" },
   ];
   for (const { name, mode = "Enabled", command } of VANDALS) {
-    test(`${name}: put right within a second, and what got through meanwhile is counted`, async (t) => {
+    // The tables of nf_tables are the agent's own, and the kernel lets nobody else change them.
+    const isOwned = mode === "Enabled";
+    const outcome = isOwned
+      ? "nothing comes of it"
+      : "put right within a second, and what got through meanwhile is counted";
+    test(`${name}: ${outcome}`, async (t) => {
       const other = mode === "Enabled" ? "Disabled" : "Enabled";
       const settings = calico("FelixConfiguration", "default", { nftablesMode: mode });
       await lab.hold([...PODS, calico("GlobalNetworkPolicy", "p", rule([2])), settings]);
@@ -245,8 +250,9 @@ describe(`faults (seed ${SEED})`, () => {
       await sleep(100); // what is written just now is not taken for others' doing
       const began = performance.now();
       const { code, errors } = await onMember(LAB, "node1", ["sh", "-c", command]);
-      assert.equal(code, 0, errors);
-      await eventually(() => assert.deepEqual(rules("node1"), before), 1000);
+      if (!isOwned) assert.equal(code, 0, errors);
+      else if (code !== 0) assert.match(errors, /Operation not permitted/);
+      await eventually(() => assert.deepEqual(rules("node1"), before), isOwned ? 0 : 1000);
       const took = performance.now() - began;
       const reports = await attacker.stop();
       const [allowed, forbidden] = [2, 4].map((port) => reports.filter((report) => report.name.endsWith(` ${port}`)));
@@ -257,7 +263,8 @@ describe(`faults (seed ${SEED})`, () => {
       t.diagnostic(
         `${name}: right again ${took.toFixed(0)} ms after the command was begun; of ${forbidden![0]!.sent} forbidden attempts in each of ${streams.length / 2} streams ${leaked.join(", ")} got through, of the allowed ${lost.join(", ")} did not`,
       );
-      assert.ok(Math.max(...leaked) < 300, "what got through is a matter of milliseconds");
+      assert.ok(Math.max(...leaked) < (isOwned ? 1 : 300), "what got through is a matter of milliseconds");
+      if (isOwned) assert.deepEqual(new Set(lost), new Set(["0 (0 in a row)"]));
     });
   }
 

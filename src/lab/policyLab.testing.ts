@@ -101,7 +101,7 @@ export async function policyLab(name: string, definition: object): Promise<Polic
       const wanted = new Map(objects.map((object) => [keyOf(object), object]));
       const gone = [...held.values()].filter(({ manifest }) => {
         const next = wanted.get(keyOf(manifest));
-        return next === undefined || isAnotherPod(manifest, next);
+        return next === undefined ? !isPermanent(manifest) : isAnotherPod(manifest, next);
       });
       const pods = gone.filter(({ manifest }) => manifest.kind === "Pod");
       if (pods.length > 0) await removeHeld(pods);
@@ -147,6 +147,9 @@ function withVersion(parsed: Kinds[KindId], present: Kinds[KindId]): object {
     metadata: { ...present.metadata, labels: {}, ...parsed.metadata, annotations, resourceVersion, uid },
   };
 }
+
+/** The namespace that every cluster has cannot be deleted. */
+const isPermanent = ({ kind, metadata }: Manifest): boolean => kind === "Namespace" && metadata.name === "default";
 
 /** What a pod is cannot be changed: only its labels can. */
 function isAnotherPod(before: Manifest, after: Manifest): boolean {

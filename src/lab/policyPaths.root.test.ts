@@ -268,6 +268,30 @@ describe("besides policy", () => {
         }
       });
 
+      test("what is allowed one way has its answers the other, where nothing may begin", async () => {
+        const protocols = [
+          { protocol: "TCP", destination: { ports: [80] } },
+          { protocol: "ICMP" },
+          { protocol: "ICMPv6" },
+        ];
+        const allow = protocols.map((each) => ({ action: "Allow", ...each }));
+        await lab.hold([
+          ...PODS,
+          felix(mode),
+          calico("GlobalNetworkPolicy", "none", { selector: "all()", types: ["Ingress", "Egress"] }),
+          calico("GlobalNetworkPolicy", "in", { selector: "app == 'x'", ingress: allow }),
+          calico("GlobalNetworkPolicy", "out", { selector: "app == 'y'", egress: allow }),
+        ]);
+        lab.forgetConnections();
+        for (const family of [4, 6] as const) {
+          using talk = openTalk(inPodOf("y"), X[family], 80);
+          assert.ok(await talk.says("an answer"));
+          assert.throws(() => openTalk(inPodOf("x"), Y[family], 80, 150));
+          await ask(() => inPod(LAB, "default/y", ["ping", "-c", "1", "-W", "2", X[family]]));
+          assert.notEqual((await inPod(LAB, "default/x", ["ping", "-c", "1", "-W", "0.2", Y[family]])).code, 0);
+        }
+      });
+
       test("an established connection outlives a policy that forbids it", async () => {
         await lab.hold([...PODS, felix(mode)]);
         using talk = openTalk(inPodOf("y"), X[4], 80);
@@ -294,6 +318,26 @@ describe("besides policy", () => {
         await assertArrivals(shots, [true, true]);
         await lab.hold([...PODS, felix(mode), services]);
         await assertArrivals(shots, [false, false]);
+      });
+
+      test("what listens to the node alone is out of its pods' reach, where the node itself is not", async () => {
+        await lab.hold([...PODS, felix(mode, { defaultEndpointToHostAction: "Accept" })]);
+        const server = tellSources(memberNamespace(LAB, "node1"));
+        // A pod that takes the address for another machine's.
+        const way = [
+          "sysctl -q -w net.ipv4.conf.all.route_localnet=1",
+          "ip address del 127.0.0.1/8 dev lo",
+          `ip route add 127.0.0.1/32 via 169.254.1.1 dev eth0 src ${X[4]}`,
+        ];
+        try {
+          for (const command of way) await ask(() => inPod(LAB, "default/x", command.split(" ")));
+          assert.equal(await sourceSeen("x", NODE1[4]), X[4]);
+          const connect = `exec 3<>/dev/tcp/127.0.0.1/${PORT} && head -1 <&3`;
+          assert.notEqual((await inPod(LAB, "default/x", ["timeout", "0.5", "bash", "-c", connect])).code, 0);
+        } finally {
+          server.close();
+          await lab.remove(PODS);
+        }
       });
 
       test("neighbours find each other although everything is denied", async () => {

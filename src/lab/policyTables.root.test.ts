@@ -13,7 +13,7 @@ import { shoot, type Shot } from "./rawPackets.testing.ts";
 
 /**
  * The tables that say what policy means, as packets: what they hold the evaluator against holds for the kernels of a lab.
- * `CARACAL_POLICY_RENDERERS=nft,iptables` tries both renderers; one is enough where random clusters go through both.
+ * By both renderers, or those of `CARACAL_POLICY_RENDERERS` (`nft,iptables`).
  */
 
 const LAB = "test-policy-tables";
@@ -25,7 +25,7 @@ const DEFINITION = {
   segments: [{ subnet: "192.0.2.0/24", subnet6: "2001:db8:0:1::/64", nodes: NODES, hosts: ["outside"] }],
 };
 const MODES: Readonly<Record<string, string>> = { nft: "Enabled", iptables: "Disabled" };
-const RENDERERS = (process.env["CARACAL_POLICY_RENDERERS"] ?? "nft").split(",");
+const RENDERERS = (process.env["CARACAL_POLICY_RENDERERS"] ?? "nft,iptables").split(",");
 
 interface Row {
   readonly name: string;
@@ -54,10 +54,9 @@ const TABLES: readonly {
   })),
 ];
 
-/** What no datastore takes, or no lab has: an endpoint without a pod, a pod without a namespace, a setting from elsewhere. */
-const isInLab = ({ objects, settings }: Row): boolean =>
-  !objects.some((object) => /kind: WorkloadEndpoint|^pod lost\//.test(object)) &&
-  !JSON.stringify(settings ?? {}).includes("Reject");
+/** What no datastore takes, or no lab has: an endpoint without a pod, a pod without a namespace. */
+const isInLab = ({ objects }: Row): boolean =>
+  !objects.some((object) => /kind: WorkloadEndpoint|^pod lost\//.test(object));
 
 function manifestsOf(parts: readonly string[]): Manifest[] {
   return parts

@@ -1,7 +1,8 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { codeOf, messageOf } from "../lib/errors.ts";
-import { checkLabName, LabError, parseDefinition, type LabDefinition } from "./definition.ts";
-import { labFiles, labsDirectory } from "./files.ts";
+import { parseDefinition, type LabDefinition } from "./definition.ts";
+import { LabError } from "./labError.ts";
+import { checkLabName, labFiles, labsDirectory } from "./files.ts";
 
 /** What a running lab has written about itself. */
 export interface LabState {

@@ -3,9 +3,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { askAgent } from "../cli/agentClient.io.ts";
 import { formatAddress } from "../ip/address.ts";
 import { messageOf } from "../lib/errors.ts";
-import { checkLabName, LabError, membersOf, parseDefinition, type LabDefinition } from "./definition.ts";
-import { labFiles, memberNamespace, namespacePrefix, nodeFiles } from "./files.ts";
-import { writeNetworkConfig } from "./canal.io.ts";
+import { membersOf, parseDefinition, type LabDefinition } from "./definition.ts";
+import { LabError } from "./labError.ts";
+import { checkLabName, labFiles, memberNamespace, namespacePrefix, nodeFiles } from "./files.ts";
+import { canalIpam, writeNetworkConfig } from "./canal.io.ts";
 import { buildNetwork, removeNetwork, ROUTER } from "./network.io.ts";
 import { endProcesses, isAlive, namespacesWithPrefix, processesIn, startProcess } from "./process.io.ts";
 import { forgetLab, listLabs, writeLab } from "./state.io.ts";
@@ -61,9 +62,9 @@ export async function labUp(
 }
 
 /** Calico's own list, less the plugins for host ports and bandwidth, which a lab's pods have no use for. */
-function writeConflist(path: string, { backend }: LabDefinition): void {
+function writeConflist(path: string, definition: LabDefinition): void {
   mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
-  const ipam = backend === "canal" ? { type: "host-local", subnet: "usePodCidr" } : { type: "calico-ipam" };
+  const ipam = definition.backend === "canal" ? canalIpam(definition) : { type: "calico-ipam" };
   const plugin = { type: "calico", ipam, policy: { type: "k8s" }, mtu: 0 };
   writeFileSync(
     path,

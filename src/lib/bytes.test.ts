@@ -47,3 +47,14 @@ test("a reader of a part stays within it, and leaves the rest to the whole", () 
   assert.equal(toHex(whole.rest()), "0405");
   assert.throws(() => whole.sub(1, "more"), MalformedBytes);
 });
+
+test("a writer that begins anew has room without what was there before", () => {
+  const writer = new ByteWriter(4);
+  writer.raw(fromHex("0102030405060708"));
+  assert.deepEqual(writer.written(), fromHex("0102030405060708"));
+  writer.clear();
+  assert.equal(writer.length, 0);
+  writer.u8(9);
+  writer.reserve(3);
+  assert.deepEqual(writer.written(), fromHex("09000000"));
+});

@@ -165,6 +165,15 @@ export class ByteWriter {
   patchU32le(at: number, value: number): void {
     this.#view.setUint32(at, value, true);
   }
+  /** What was written, without a copy: valid until more is written or `clear` is called. */
+  written(): Uint8Array {
+    return this.#bytes.subarray(0, this.length);
+  }
+  /** Begins anew in the same buffer. */
+  clear(): void {
+    this.#bytes.fill(0, 0, this.length);
+    this.length = 0;
+  }
   /** A copy of what was written. */
   finish(): Uint8Array {
     return this.#bytes.slice(0, this.length);

@@ -68,7 +68,8 @@ export function encodeAttributes<R extends Rows>(
   }
 }
 
-function encodeAttribute<Value>(writer: ByteWriter, code: number, codec: ValueCodec<Value>, value: Value): void {
+/** One attribute: header, value and padding. Throws `MalformedBytes` where the value is too long for its length. */
+export function encodeAttribute<Value>(writer: ByteWriter, code: number, codec: ValueCodec<Value>, value: Value): void {
   const start = writer.reserve(HEADER_LENGTH);
   codec.encode(writer, value);
   const length = writer.length - start;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import fc from "fast-check";
 import { anyAddressOf, anyFamily, anyPrefixOf } from "../ip/address.testing.ts";
-import { addressBits } from "../ip/address.ts";
+import { addressBits, parseAddress } from "../ip/address.ts";
 import { MalformedBytes } from "../lib/bytes.ts";
 import { addAddress, decodeAddress, type LinkAddress } from "./addr.ts";
 import { present } from "./attributes.ts";
@@ -174,6 +174,11 @@ describe("what is written is read back", () => {
         });
       }),
     );
+  });
+  test("an end of an IPIP tunnel that takes packets for one address", () => {
+    const ipip = { local: parseAddress("192.0.2.11") };
+    const read = decodeLink(messageOf(addLink({ kind: "ipip", name: "flannel.ipip", ipip }, () => 0)));
+    assert.deepEqual([read.name, read.kind, read.ipip], ["flannel.ipip", "ipip", ipip]);
   });
   test("changes of a link", () => {
     const read = decodeLink(messageOf(setLink(7, { up: false, master: 3, namespace: "/run/netns/x" }, () => 9)));

@@ -76,6 +76,7 @@ interface Calls {
   readonly mount: (source: string, target: string, type: string, flags: number, data: null) => number;
   readonly umount2: (target: string, flags: number) => number;
   readonly strerror: (errno: number) => string;
+  readonly mallocTrim: (kept: number) => number;
   readonly attachFilter: (
     fd: number,
     level: number,
@@ -119,6 +120,7 @@ function library(): Calls {
     ),
     umount2: libc.func("int umount2(const char *target, int flags)"),
     strerror: libc.func("const char *strerror(int errno)"),
+    mallocTrim: libc.func("int malloc_trim(size_t kept)"),
     attachFilter: libc.func("int setsockopt(int fd, int level, int option, sock_fprog *program, uint size)"),
     bpf: libc.func("syscall", "long", ["long", "long", "void *", "long", "void *", "void *", "void *"]),
   };
@@ -288,6 +290,11 @@ export function mount(source: string, target: string, type: string, flags: numbe
 
 export function unmount(target: string, flags: number): void {
   check(library().umount2(target, flags), () => `unmount ${target}`);
+}
+
+/** malloc_trim(3): gives what malloc holds and nobody uses back to the kernel. */
+export function trimAllocator(): void {
+  library().mallocTrim(0);
 }
 
 /** Where the bytes are in memory, for structures that hold pointers. Node keeps no array's bytes where they could move. */

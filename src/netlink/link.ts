@@ -15,7 +15,15 @@ import {
   type ValuesOf,
   word,
 } from "./attributes.ts";
-import { type BridgeOptions, decodeKind, encodeBridge, encodeVxlan, type VxlanOptions } from "./linkKind.ts";
+import {
+  type BridgeOptions,
+  decodeKind,
+  encodeBridge,
+  encodeIpip,
+  encodeVxlan,
+  type IpipOptions,
+  type VxlanOptions,
+} from "./linkKind.ts";
 import { CREATE, DUMP, ECHO, EXCLUSIVE, type Message, type Request } from "./framing.ts";
 
 /** Links, which is the kernel's word for network devices: <linux/rtnetlink.h>, <linux/if_link.h>. */
@@ -48,6 +56,7 @@ export interface Link {
   readonly alias?: string;
   readonly vxlan?: VxlanOptions;
   readonly bridge?: BridgeOptions;
+  readonly ipip?: IpipOptions;
 }
 
 /** RFC 2863 section 3.1.14, in the kernel's order (IF_OPER_…). */
@@ -74,7 +83,7 @@ export type LinkSpec = NewDevice & { readonly master?: number } &
     | { readonly kind: "bridge"; readonly bridge?: BridgeOptions }
     | { readonly kind: "vxlan"; readonly vxlan: VxlanOptions }
     /** One end for every other: whom a packet goes to, its route says. */
-    | { readonly kind: "ipip" }
+    | { readonly kind: "ipip"; readonly ipip?: IpipOptions }
   );
 
 export interface LinkChanges {
@@ -229,7 +238,7 @@ function encodeKind(spec: LinkSpec, descriptorOf: NamespaceDescriptor): Uint8Arr
     case "vxlan":
       return encodeVxlan(spec.vxlan);
     case "ipip":
-      return new Uint8Array();
+      return encodeIpip(spec.ipip ?? {});
   }
 }
 

@@ -37,6 +37,11 @@ export interface BridgeOptions {
   readonly multicastSnooping?: boolean;
 }
 
+export interface IpipOptions {
+  /** Only packets for this address are the device's; all that are no other's, where it is absent. */
+  readonly local?: Address;
+}
+
 const VXLAN = attributeTable({
   device: row(3, u32),
   checksum: row(18, bool),
@@ -55,6 +60,9 @@ const BRIDGE = attributeTable({
   multicastSnooping: row(23, bool),
 });
 
+/** <linux/if_tunnel.h>: IFLA_IPTUN_… */
+const IPIP = attributeTable({ local: row(2, address) });
+
 export function encodeVxlan({ local, remote, ...rest }: VxlanOptions): Uint8Array {
   const writer = new ByteWriter();
   encodeAttributes(writer, VXLAN, {
@@ -71,8 +79,17 @@ export function encodeBridge({ stp, ...rest }: BridgeOptions): Uint8Array {
   return writer.finish();
 }
 
+export function encodeIpip(options: IpipOptions): Uint8Array {
+  const writer = new ByteWriter();
+  encodeAttributes(writer, IPIP, options);
+  return writer.finish();
+}
+
 /** Nothing for the kinds that we make no use of. */
-export function decodeKind(kind: string, data: Uint8Array): { vxlan?: VxlanOptions; bridge?: BridgeOptions } {
+export function decodeKind(
+  kind: string,
+  data: Uint8Array,
+): { vxlan?: VxlanOptions; bridge?: BridgeOptions; ipip?: IpipOptions } {
   switch (kind) {
     case "vxlan": {
       const { id = 0, local, local6, remote, remote6, ...rest } = decodeAttributes(new ByteReader(data), VXLAN);
@@ -82,6 +99,8 @@ export function decodeKind(kind: string, data: Uint8Array): { vxlan?: VxlanOptio
       const { stp, ...rest } = decodeAttributes(new ByteReader(data), BRIDGE);
       return { bridge: present({ stp: stp === undefined ? undefined : stp !== 0, ...rest }) };
     }
+    case "ipip":
+      return { ipip: present(decodeAttributes(new ByteReader(data), IPIP)) };
     default:
       return {};
   }

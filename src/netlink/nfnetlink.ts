@@ -5,6 +5,7 @@ import {
   type AttributeTable,
   attributeTable,
   decodeAttributes,
+  encodeAttribute,
   encodeAttributes,
   type ValueCodec,
 } from "./attributes.ts";
@@ -106,7 +107,7 @@ export function inside<R extends Rows>(table: AttributeTable<R>): ValueCodec<Att
 
 /** Any number of attributes of code 1 (NFTA_LIST_ELEM), with attributes in each. */
 export function listOf<Item>(codec: ValueCodec<Item>): ValueCodec<readonly Item[]> {
-  const table = attributeTable({ item: nestedRow(1, codec) });
+  const { code } = nestedRow(1, codec);
   return {
     decode(reader, field) {
       const items: Item[] = [];
@@ -118,7 +119,7 @@ export function listOf<Item>(codec: ValueCodec<Item>): ValueCodec<readonly Item[
       return items;
     },
     encode(writer, items) {
-      for (const item of items) encodeAttributes(writer, table, { item });
+      for (const item of items) encodeAttribute(writer, code, codec, item);
     },
   };
 }

@@ -35,6 +35,8 @@ export function describeChange(change: NftChange): string {
       return `empty set ${change.set.name} of ${nameTable(change.set.table)}`;
     case "addElements":
       return `add ${nameElements(change.set, change.elements)} to set ${change.set.name} of ${nameTable(change.set.table)}`;
+    case "addWrittenElements":
+      return `add ${change.elements.count} element${change.elements.count === 1 ? "" : "s"} to set ${change.set.name} of ${nameTable(change.set.table)}`;
     case "deleteElements":
       return `delete ${nameElements(change.set, change.elements)} of set ${change.set.name} of ${nameTable(change.set.table)}`;
     case "addObject":
@@ -54,7 +56,7 @@ export function describeFault(change: NftChange, message: Uint8Array, offset: nu
     const length = reader.u16le("attribute length");
     reader.skip(2, "attribute type");
     const fault = reader.sub(length - 4, "attribute at fault");
-    if (change.kind === "addElements" || change.kind === "deleteElements") {
+    if (change.kind === "addElements" || change.kind === "addWrittenElements" || change.kind === "deleteElements") {
       const { key } = element.decode(fault, "element");
       return key && formatKey(change.set.key, { key });
     }

@@ -1,4 +1,4 @@
-import { ByteReader, type ByteWriter, MalformedBytes } from "../lib/bytes.ts";
+import { ByteReader, ByteWriter, MalformedBytes } from "../lib/bytes.ts";
 import {
   type Attributes,
   type AttributeRow,
@@ -245,12 +245,29 @@ export const expression: ValueCodec<Expression> = {
     return decoded;
   },
   encode(writer, item) {
+    const kept = keptBytes.get(item);
+    if (kept !== undefined) return writer.raw(kept);
     if (item.kind === "other") return encodeAttributes(writer, ENVELOPE, { name: item.name, data: item.data });
     // `nft` says nothing about notrack, and libnftnl leaves the attribute out then.
     const data = item.kind === "notrack" ? undefined : item;
     encodeAttributes(writer, ENVELOPE, { name: CODECS[item.kind].name, data });
   },
 };
+
+const keptBytes = new WeakMap<Expression, Uint8Array>();
+
+/**
+ * Writes the expressions once and for all, for those that stand in thousands of rules: their bytes are kept as long as
+ * they are, and copied where they are written again. Returns them.
+ */
+export function keepBytes(list: readonly Expression[]): readonly Expression[] {
+  for (const one of list) {
+    const writer = new ByteWriter(64);
+    expression.encode(writer, one);
+    keptBytes.set(one, writer.finish());
+  }
+  return list;
+}
 
 function decodeExpression(reader: ByteReader, field: string): Expression {
   const { name, data: bytes } = decodeAttributes(reader, ENVELOPE);

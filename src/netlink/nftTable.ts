@@ -44,6 +44,10 @@ export interface TableName {
 export interface Table extends TableName {
   /** Its chains are there, but no packet goes through them. */
   readonly dormant?: true;
+  /** Of a netlink socket: nobody but whoever has the socket can change it, and `nft flush ruleset` passes it over. */
+  readonly owned?: true;
+  /** It stays when its owner's socket is closed, and is nobody's until it is added again with an owner. Since Linux 6.9. */
+  readonly persistent?: true;
   readonly comment?: string;
 }
 
@@ -74,7 +78,8 @@ const HOOKS = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4, 
 const ARP_HOOKS: Partial<Record<Hook, number>> = { input: 0, output: 1, forward: 2 };
 export type Hook = keyof typeof HOOKS;
 
-const DORMANT = 1;
+/** NFT_TABLE_F_… */
+const [DORMANT, OWNER, PERSIST] = [1, 2, 4];
 
 const TABLE = netfilterTable({ name: row(1, text), flags: row(2, be32), handle: row(4, be64), userData: row(6, raw) });
 
@@ -92,10 +97,10 @@ export function listTables(): Request {
   return netfilterRequest("nftables", GET_TABLE, DUMP, "unspecified", () => undefined);
 }
 
-/** It may be there already. */
-export function addTable({ family, name, dormant, comment }: Table): Request {
-  const values = { name, flags: dormant === true ? DORMANT : 0, userData: commentData(comment) };
-  return nftRequest(NEW_TABLE, 0, family, TABLE, values);
+/** It may be there already; but one that was made without an owner never gets one (ENOTSUP). */
+export function addTable({ family, name, dormant, owned, persistent, comment }: Table): Request {
+  const flags = (dormant === true ? DORMANT : 0) | (owned === true ? OWNER : 0) | (persistent === true ? PERSIST : 0);
+  return nftRequest(NEW_TABLE, 0, family, TABLE, { name, flags, userData: commentData(comment) });
 }
 
 /** With all that is in it. */
@@ -108,8 +113,9 @@ export function decodeTable({ body }: Message): (Table & Listed) | undefined {
   if (family === undefined) return undefined;
   const { name, flags = 0, handle = 0, userData } = decodeAttributes(body, TABLE);
   if (name === undefined) throw new MalformedBytes("a table has no name");
-  const dormant = (flags & DORMANT) === 0 ? undefined : (true as const);
-  return { family, name, handle, ...present({ dormant, comment: findComment(userData, COMMENT) }) };
+  const flag = (bit: number): true | undefined => ((flags & bit) === 0 ? undefined : true);
+  const [dormant, owned, persistent] = [flag(DORMANT), flag(OWNER), flag(PERSIST)];
+  return { family, name, handle, ...present({ dormant, owned, persistent, comment: findComment(userData, COMMENT) }) };
 }
 
 /** Of all tables: the kernel does not filter chains. */
@@ -187,6 +193,16 @@ export function nftRequest<R extends Record<string, AttributeRow<unknown>>>(
   return netfilterRequest("nftables", operation, flags, family, (writer) => encodeAttributes(writer, table, values));
 }
 
+/** Tens of thousands of rules have the same few comments: where in its policy a rule stands. */
+const comments = new Map<string, Uint8Array>();
+const COMMENTS_MAX = 1024;
+
 export function commentData(comment: string | undefined): Uint8Array | undefined {
-  return comment === undefined ? undefined : encodeUserData([commentPiece(COMMENT, comment)]);
+  if (comment === undefined) return undefined;
+  const known = comments.get(comment);
+  if (known !== undefined) return known;
+  const data = encodeUserData([commentPiece(COMMENT, comment)]);
+  if (comments.size >= COMMENTS_MAX) comments.clear();
+  comments.set(comment, data);
+  return data;
 }

@@ -12,6 +12,10 @@ import { decodeNftNotification, type Generation, type NftNotification } from "./
 import { decodeTableFamily, type TableName } from "./nftTable.ts";
 import { watchSocket } from "./watch.io.ts";
 
+const SOL_NETLINK = 270;
+const NETLINK_ADD_MEMBERSHIP = 1;
+const NETLINK_DROP_MEMBERSHIP = 2;
+
 /** Bytes that the kernel keeps for a watch while this thread is busy. */
 const WATCH_BUFFER = 32 << 20;
 
@@ -34,8 +38,14 @@ interface WatchProblems {
   readonly failed: (failure: Failure) => void;
 }
 
+export interface NftWatch {
+  /** The kernel goes on speaking to it, or not: what is done meanwhile is not told. */
+  setListening(isListening: boolean): void;
+  stop(): void;
+}
+
 /** Tells of every transaction that is not of the socket with the port `own`. */
-export function watchNftables(namespace: string | undefined, own: number, listener: NftListener): () => void {
+export function watchNftables(namespace: string | undefined, own: number, listener: NftListener): NftWatch {
   let changes: NftNotification[] = [];
   return watchMessages(namespace, own, listener, {
     take(message) {
@@ -65,7 +75,7 @@ export function watchNftTable(
   own: number,
   { family, name }: TableName,
   listener: NftTableListener,
-): () => void {
+): NftWatch {
   let [chains, sets, isTouched] = [new Set<string>(), new Set<string>(), false];
   const forget = (): void => void ([chains, sets, isTouched] = [new Set(), new Set(), false]);
 
@@ -112,7 +122,7 @@ function watchMessages(
   own: number,
   { overrun, failed }: WatchProblems,
   { take, forget }: Reading,
-): () => void {
+): NftWatch {
   const fd = socketIn(namespace, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
   try {
     setSocketOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, WATCH_BUFFER);
@@ -123,7 +133,8 @@ function watchMessages(
     closeSync(fd);
     throw error;
   }
-  return watchSocket(fd, {
+  let open = true;
+  const end = watchSocket(fd, {
     data(bytes) {
       try {
         for (const message of decodeMessages(bytes)) take(message);
@@ -136,8 +147,21 @@ function watchMessages(
       forget();
       overrun("the kernel dropped messages, because they came faster than they were read");
     },
-    failed: (code, message) => failed(new Failure(code, `Cannot watch nf_tables: ${message}`)),
+    failed(code, message) {
+      open = false;
+      failed(new Failure(code, `Cannot watch nf_tables: ${message}`));
+    },
   });
+  return {
+    setListening(isListening) {
+      const option = isListening ? NETLINK_ADD_MEMBERSHIP : NETLINK_DROP_MEMBERSHIP;
+      if (open) setSocketOption(fd, SOL_NETLINK, option, GROUP_NFTABLES);
+    },
+    stop() {
+      open = false;
+      end();
+    },
+  };
 }
 
 /**

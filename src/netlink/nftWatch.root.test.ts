@@ -49,6 +49,42 @@ describe("a watch of one table", () => {
       nftables.close();
     }
   });
+
+  test("hears nothing during work that is unheard, but that others have changed something", async () => {
+    using namespace = temporaryNamespace();
+    const nftables = openNftables(namespace.path);
+    const heard: string[] = [];
+    const stop = nftables.watchTable(table, {
+      changed: (chains) => heard.push([...chains].join(" ")),
+      overrun: (reason) => heard.push(reason),
+      failed: ({ message }) => heard.push(message),
+    });
+    const sayings = async (count: number): Promise<string[]> => {
+      for (let turns = 0; turns < 50 && heard.length < count; turns += 1) await sleep(2); // oxlint-disable-line no-await-in-loop
+      await sleep(10);
+      return heard.splice(0);
+    };
+    try {
+      nftables.unheard(() => {
+        nftables.apply([{ kind: "addTable", table }, chain("a"), chain("b")]);
+        nftables.unheard(() => void nftables.apply([rule("a", ...accept())]));
+        assert.throws(() => nftables.apply([chain("c"), rule("none", ...accept())]), { code: "ENOENT" });
+        nftables.apply([rule("a", ...drop())], { isTrial: true });
+      });
+      assert.deepEqual(await sayings(0), [], "of what nobody else did nothing is said");
+      const failing = (): void => {
+        nft(namespace.name, "add rule ip calico a drop");
+        throw new Error("the work failed");
+      };
+      assert.throws(() => nftables.unheard(failing), /the work failed/);
+      assert.deepEqual(await sayings(1), ["others changed nf_tables while nobody listened"]);
+      nft(namespace.name, "add rule ip calico b drop");
+      assert.deepEqual(await sayings(1), ["b"], "and then it hears again");
+    } finally {
+      stop();
+      nftables.close();
+    }
+  });
   const sorted = (text: string): string => text.split(" ").toSorted().join(" ");
 });
 

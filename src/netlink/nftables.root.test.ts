@@ -9,7 +9,7 @@ import { assertGolden } from "../lib/golden.testing.ts";
 import { AF_INET, bind, connect, listen, setSocketOption, SOCK_STREAM, SOL_SOCKET } from "./ffi.io.ts";
 import { inNamespace, socketIn } from "./namespace.io.ts";
 import { inside, temporaryNamespace } from "./namespace.testing.ts";
-import { type Element, elementsOf } from "./nftElement.ts";
+import { type Element, elementsOf, writeElements } from "./nftElement.ts";
 import type { Expression } from "./nftExpression.ts";
 import { sameExpressions } from "./nftExpressionCodec.ts";
 import {
@@ -505,6 +505,33 @@ describe("nf_tables", () => {
       nftables.apply([{ kind: "flushSet", set }]);
       assert.deepEqual(nftables.list(ip)?.elements.get(set.name), []);
     }
+  });
+
+  test("elements that were written before go to the set of the number, or of the name", () => {
+    using made = opened();
+    const { nftables } = made;
+    const set: NftSet = { table: ip, name: "plain", key: ["ipv4_addr"] };
+    const numbered: NftSet = { ...set, id: 77 };
+    const adding = (to: NftSet, ...texts: string[]): NftChange => ({
+      kind: "addWrittenElements",
+      set: to,
+      elements: writeElements(to, texts.map(host)),
+    });
+    nftables.apply([
+      { kind: "addTable", table: ip },
+      { kind: "addSet", set: { ...set, name: "other", id: 78 } },
+      { kind: "addSet", set: numbered },
+      adding(numbered, "10.0.0.1", "10.0.0.2"),
+    ]);
+    nftables.apply([adding(set, "10.0.0.3")]);
+    const { elements } = nftables.list(ip)!;
+    const keys = elements.get("plain")!.map(({ key }) => key.join("."));
+    assert.deepEqual(keys.toSorted(), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    assert.deepEqual(elements.get("other"), []);
+    assert.throws(() => nftables.apply([adding({ ...set, name: "none" }, "10.0.0.4")]), {
+      code: "ENOENT",
+      message: /^Cannot add 1 element to set none of table ip calico: /,
+    });
   });
 
   test("a range gives way to one that holds it, in one transaction", () => {

@@ -3,14 +3,23 @@ import { describe, test } from "node:test";
 import fc from "fast-check";
 import { ByteReader, ByteWriter, MalformedBytes } from "../lib/bytes.ts";
 import { parsePrefix } from "../ip/prefix.ts";
-import { decodeMessages, encodeMessage, readAnswer } from "./framing.ts";
+import { decodeMessages, encodeMessage, readAnswer, type Request } from "./framing.ts";
 import { messageOf, readGolden } from "./golden.testing.ts";
 import { type Data, findUserData } from "./nftData.ts";
 import { present } from "./attributes.ts";
 import { decodeBareElement, encodeBareElement } from "./nftBareElement.ts";
-import { addElements, decodeElements, deleteElements, type Element, element, elementsOf } from "./nftElement.ts";
+import {
+  addElements,
+  addWrittenElements,
+  decodeElements,
+  deleteElements,
+  type Element,
+  element,
+  elementsOf,
+  writeElements,
+} from "./nftElement.ts";
 import type { Expression } from "./nftExpression.ts";
-import { sameExpressions } from "./nftExpressionCodec.ts";
+import { expressions as expressionList, keepBytes, sameExpressions } from "./nftExpressionCodec.ts";
 import {
   concatenate,
   formatKey,
@@ -163,7 +172,7 @@ const chains: fc.Arbitrary<Chain> = merged(
     ),
   }),
 );
-const tables: fc.Arbitrary<Table> = merged(table, optional({ dormant: yes, comment }));
+const tables: fc.Arbitrary<Table> = merged(table, optional({ dormant: yes, owned: yes, persistent: yes, comment }));
 const types = fc.constantFrom<KeyType>(
   "ipv4_addr",
   "ipv6_addr",
@@ -215,6 +224,20 @@ describe("what is written to nf_tables is read back", () => {
     fc.assert(property, { numRuns: 300 });
     assert.ok(seen.size >= 22, [...seen].join());
   });
+  test("expressions whose bytes are kept, as those that are written anew", () => {
+    const bytesOf = (list: readonly Expression[]): Uint8Array => {
+      const writer = new ByteWriter();
+      expressionList.encode(writer, list);
+      return writer.finish();
+    };
+    fc.assert(
+      fc.property(fc.array(expressions, { maxLength: 5 }), (list) => {
+        const before = bytesOf(list);
+        assert.deepEqual(bytesOf(keepBytes(list)), before);
+        assert.deepEqual(bytesOf(list), before);
+      }),
+    );
+  });
   test("sets", () => {
     fc.assert(
       fc.property(sets, (one) => assert.deepEqual(decodeSet(messageOf(addSet(one))), { ...one, ...withHandle })),
@@ -250,6 +273,11 @@ describe("what is written to nf_tables is read back", () => {
       const read = addElements(set, elements).map((request) => decodeElements(messageOf(request))!);
       assert.deepEqual(elementsOf(set, read), elements);
       assert.equal(deleteElements(set, elements).length, elements.length === 0 ? 0 : 1);
+      const written = writeElements(set, elements);
+      assert.equal(written.count, elements.length);
+      const sent = (of: readonly Request[]): Uint8Array[] =>
+        of.map((request) => messageOf(request).body.rest().slice());
+      assert.deepEqual(sent(addWrittenElements(set, written)), sent(addElements(set, elements)));
     });
     fc.assert(property);
 
@@ -421,6 +449,10 @@ describe("sentences name the change", () => {
     [{ kind: "flushSet", set }, "empty set s of table ip calico"],
     [{ kind: "deleteSet", set }, "delete set s of table ip calico"],
     [{ kind: "addElements", set, elements }, "add 1, 2, 3 and 2 more to set s of table ip calico"],
+    [
+      { kind: "addWrittenElements", set, elements: writeElements(set, elements) },
+      "add 5 elements to set s of table ip calico",
+    ],
     [{ kind: "deleteElements", set, elements: elements.slice(0, 1) }, "delete 1 of set s of table ip calico"],
     [{ kind: "addObject", object: { table: of, name: "o", type: "counter" } }, "add counter o to table ip calico"],
     [

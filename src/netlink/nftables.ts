@@ -10,6 +10,7 @@ import {
 } from "./nfnetlink.ts";
 import {
   addElements,
+  addWrittenElements,
   decodeElements,
   DELETE_ELEMENT,
   deleteElements,
@@ -18,6 +19,7 @@ import {
   flushSet,
   NEW_ELEMENT,
   type SetOfElements,
+  type WrittenElements,
 } from "./nftElement.ts";
 import type { KeyRange } from "./nftKey.ts";
 import { addObject, decodeObject, DELETE_OBJECT, deleteObject, NEW_OBJECT, type NftObject } from "./nftObject.ts";
@@ -62,6 +64,7 @@ export type NftChange =
   | { readonly kind: "addSet"; readonly set: NftSet }
   | { readonly kind: "deleteSet" | "flushSet"; readonly set: Pick<NftSet, "table" | "name"> }
   | { readonly kind: "addElements"; readonly set: SetOfElements; readonly elements: readonly Element[] }
+  | { readonly kind: "addWrittenElements"; readonly set: SetOfElements; readonly elements: WrittenElements }
   | { readonly kind: "deleteElements"; readonly set: SetOfElements; readonly elements: readonly KeyRange[] }
   | { readonly kind: "addObject"; readonly object: NftObject }
   | { readonly kind: "deleteObject"; readonly object: Pick<NftObject, "table" | "name" | "type"> };
@@ -91,6 +94,8 @@ export function requestsOf(change: NftChange): readonly Request[] {
       return [flushSet(change.set)];
     case "addElements":
       return addElements(change.set, change.elements);
+    case "addWrittenElements":
+      return addWrittenElements(change.set, change.elements);
     case "deleteElements":
       return deleteElements(change.set, change.elements);
     case "addObject":

@@ -3,6 +3,7 @@ import type { Family } from "../ip/address.ts";
 import { codeOf, Failure, messageOf } from "../lib/errors.ts";
 import * as addr from "./addr.ts";
 import type { Message, Request } from "./framing.ts";
+import { type Ipv4Settings, setIpv4 } from "./ipv4Settings.ts";
 import * as link from "./link.ts";
 import * as neigh from "./neigh.ts";
 import { type LinkRemover, openLinkRemover } from "./removal.io.ts";
@@ -28,6 +29,7 @@ export interface Rtnetlink {
   /** Returns the new link: of a veth, the end in this namespace. */
   addLink(spec: link.LinkSpec): link.Link;
   setLink(index: number, changes: link.LinkChanges): void;
+  setIpv4(index: number, settings: Ipv4Settings): void;
   /** Says whether it was there. */
   deleteLink(index: number): boolean;
   /**
@@ -125,6 +127,8 @@ export function openRtnetlink(namespace?: string): Rtnetlink {
         );
       });
     },
+    setIpv4: (index, settings) =>
+      change(setIpv4(index, settings), () => `set ${JSON.stringify(settings)} on link ${nameOf(index)}`),
     deleteLink: (index) => remove(link.deleteLink(index), () => `delete link ${index}`, ["ENODEV"]),
     deleteLinkInBackground(index) {
       remover ??= openLinkRemover(namespace);

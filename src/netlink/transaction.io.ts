@@ -66,6 +66,8 @@ export class RefusedTransaction extends Failure {
 
 export interface Transactions {
   apply(changes: readonly NftChange[], options?: ApplyOptions): Applied;
+  /** How many the kernel has carried out. */
+  done(): number;
   /** The kernel's number for our socket, by which notifications say whose they are. */
   port(): number;
   close(): void;
@@ -80,6 +82,14 @@ const RECEIVE_BUFFER = 32 << 20;
 /** The hash table of a set may be growing just now, and the kernel says EBUSY then (rhashtable_insert_rehash). */
 const MAX_ATTEMPTS = 5;
 const PASSING: ReadonlySet<string> = new Set(["EBUSY", "EAGAIN", "EINTR"]);
+const ADDS: ReadonlySet<NftChange["kind"]> = new Set(["addElements", "addWrittenElements"]);
+
+/**
+ * Bytes of a transaction as it begins, and of the longest whose buffer serves the next too: at a start there are many
+ * large ones, and their buffers would lie about until the garbage collector comes by.
+ */
+const SMALL = 16384;
+const KEPT_MAX = 4 << 20;
 
 /** NLMSG_NOOP */
 const NOTHING: Request = { type: 1, flags: 0, encode: () => undefined };
@@ -99,6 +109,8 @@ export function openTransactions(namespace?: string): Transactions {
   }
   let open = true;
   let sequence = 0;
+  let done = 0;
+  let writer = new ByteWriter(SMALL);
   let sendBuffer = 0;
   let port: number | undefined;
 
@@ -130,7 +142,7 @@ export function openTransactions(namespace?: string): Transactions {
   }
 
   function applyOnce(changes: readonly NftChange[], requests: readonly Numbered[], options: ApplyOptions): Outcome {
-    const writer = new ByteWriter(16384);
+    writer.clear();
     const first = (sequence + 1) >>> 0;
     const next = (): number => (sequence = (sequence + 1) >>> 0);
     const last = requests.length; // the batch's beginning is number 0
@@ -143,8 +155,9 @@ export function openTransactions(namespace?: string): Transactions {
     }
     // Without its end, the kernel looks at all of the batch, and takes everything back.
     if (options.isTrial !== true) encodeMessage(writer, endBatch(), 0, next());
-    const sent = writer.finish();
+    const sent = writer.written();
     send(sent);
+    if (sent.length > KEPT_MAX) writer = new ByteWriter(SMALL);
 
     const outcome: Outcome = { refusals: [], handles: changes.map(() => undefined), whole: undefined, answered: false };
     answers(first, (message, number) => {
@@ -167,30 +180,35 @@ export function openTransactions(namespace?: string): Transactions {
     apply(changes, options = {}) {
       const attempt = `apply ${changes.length} changes to nf_tables`;
       if (!open) throw new Failure("EBADF", `Cannot ${attempt}: the netlink socket is closed`);
-      const requests = changes.flatMap((change, at) => requestsOf(change).map((request) => ({ at, request })));
+      const requests: Numbered[] = [];
+      for (const [at, change] of changes.entries()) {
+        for (const request of requestsOf(change)) requests.push({ at, request });
+      }
       if (requests.length === 0) return { handles: changes.map(() => undefined) };
       for (let round = 1; ; round += 1) {
         const outcome = run(attempt, () => applyOnce(changes, requests, options));
         const { refusals, whole, handles, answered } = outcome;
         const [worst] = refusals;
         if (worst !== undefined) {
-          const passing = refusals.every(({ code, change }) => PASSING.has(code) && change.kind === "addElements");
+          const passing = refusals.every(({ code, change }) => PASSING.has(code) && ADDS.has(change.kind));
           if (passing && round < MAX_ATTEMPTS) continue;
           throw new RefusedTransaction(worst, refusals);
         }
         if (whole !== undefined) throw refusedWhole(attempt, whole);
         if (!answered) throw new Failure("ENOBUFS", `Cannot ${attempt}: the kernel's answer was lost`);
+        if (options.isTrial !== true) done += 1;
         return { handles };
       }
     },
+    done: () => done,
     port() {
       if (port !== undefined) return port;
       // The kernel answers a message that says nothing, too.
-      const writer = new ByteWriter();
+      writer.clear();
       sequence = (sequence + 1) >>> 0;
       encodeMessage(writer, NOTHING, ACK, sequence);
       run("learn the port of a netlink socket", () => {
-        send(writer.finish());
+        send(writer.written());
         answers(sequence, () => undefined);
       });
       if (port === undefined) throw new Failure("EPROTO", "Cannot learn the port of a netlink socket: no answer");

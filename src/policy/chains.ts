@@ -1,6 +1,6 @@
 /** Which policies an endpoint has, in which order, and what happens at the end of each tier. */
 import type { ChainStage } from "./evaluateChain.ts";
-import { comparePolicies, compareTiers, type Direction, type Endpoint, type Policy, type Tier } from "./model.ts";
+import { compareTiers, sortPolicies, type Direction, type Endpoint, type Policy, type Tier } from "./model.ts";
 
 /** The policies of one tier that apply to an endpoint in one direction. */
 export interface TierChain {
@@ -108,7 +108,7 @@ function tierChains(
     .sort(compareTiers)
     .map(({ name, defaultAction }) => ({
       tier: name,
-      policies: (byTier.get(name) ?? []).sort(comparePolicies).map(({ id }) => id),
+      policies: sortPolicies(byTier.get(name) ?? []).map(({ id }) => id),
       end: drops ? defaultAction : "pass",
     }));
 }

@@ -11,7 +11,7 @@ import type { CompiledTables } from "./interpret.ts";
 import { labelIndex } from "./labelIndex.ts";
 import type { Endpoint, HostInterface, Policy, Profile, Rule, Tier, Update } from "./model.ts";
 import { ruleTable, type CompiledPolicy, type PolicyRules } from "./ruleTable.ts";
-import { addressSets, type SetChange, type SetKind } from "./sets.ts";
+import { addressSets, type AddressSets, type SetChange, type SetKind } from "./sets.ts";
 import { tierOf } from "./world.ts";
 
 /** What changed. Values are the new state of a whole part; undefined: it is gone. */
@@ -39,7 +39,7 @@ export interface Compiler {
   take(): Difference;
   state(): CompiledState;
   /** The chains of the local endpoints, by key, and what they ask: as of the last `take`, and without a copy of the sets. */
-  tables(): CompiledTables & Pick<CompiledState, "endpoints">;
+  tables(): CompiledTables & Pick<CompiledState, "endpoints"> & Pick<AddressSets, "setsOf">;
   /** For metrics. */
   size(): CompilerSize;
 }
@@ -245,6 +245,7 @@ export function compiler(node: string): Compiler {
       policies: compiledPolicies.compiled,
       profiles: compiledProfiles.compiled,
       isMember: (set, member) => sets.isMember(set, member),
+      setsOf: (endpoint) => sets.setsOf(endpoint),
     }),
     size: () => ({
       endpoints: sets.size().endpoints,

@@ -286,7 +286,11 @@ describe("other objects", () => {
         id: "kns.shop",
         value: {
           name: "kns.shop",
-          labels: { "pcns.a": "b", "pcns.projectcalico.org/name": "shop" },
+          labels: {
+            "pcns.a": "b",
+            "pcns.kubernetes.io/metadata.name": "shop",
+            "pcns.projectcalico.org/name": "shop",
+          },
           ingress: [{ action: "allow", source: {}, destination: {}, origin: "ingress[0]" }],
           egress: [{ action: "allow", source: {}, destination: {}, origin: "egress[0]" }],
           problems: [],

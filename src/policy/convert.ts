@@ -62,7 +62,8 @@ export function updateOf(object: PolicyObject, options: ConvertOptions): Update 
       return profileUpdate(serviceAccountToProfile(object.item));
     case "Pod": {
       const value = podToEndpoint(object.item, options);
-      return maybe({ kind: "endpoint", id: value?.id ?? podId(object.item) }, value);
+      if (value === undefined) return { kind: "endpoint", id: podId(object.item) };
+      return { kind: "endpoint", id: value.id, value };
     }
     case "WorkloadEndpoint":
       return endpointUpdate(workloadToEndpoint(object.item));

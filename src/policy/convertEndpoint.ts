@@ -4,6 +4,7 @@ import { formatAddress, parseAddress } from "../ip/address.ts";
 import { formatPrefix, networkOf, parseInterfaceAddress } from "../ip/prefix.ts";
 import { hostInterfaceName, workloadEndpointName } from "../resources/names.ts";
 import type { Kinds } from "../resources/registry.ts";
+import { unreadableIn } from "../resources/unreadable.ts";
 import { ALLOW_ALL, DEFAULT_ALLOW } from "./convertPolicy.ts";
 import { protocolNumber } from "./convertRule.ts";
 import { netText, PROTOCOL, type Endpoint, type NamedPort, type Profile, type ServiceSlice } from "./model.ts";
@@ -101,21 +102,41 @@ export function podToEndpoint(
   const labels: Record<string, string> = { ...metadata.labels };
   labels[NAMESPACE_LABEL] = namespace;
   labels[ORCHESTRATOR_LABEL] = "k8s";
-  if (account !== "" && account.length < SERVICE_ACCOUNT_LABEL_MAX) labels[SERVICE_ACCOUNT_LABEL] = account;
-  const isNamed = node === undefined || node === spec.nodeName;
-  return {
+  setAccount(labels, account);
+  const endpoint: Endpoint = {
     id: podEndpointId(namespace, metadata.name, spec.nodeName),
     kind: "workload",
     namespace,
     name: metadata.name,
     node: spec.nodeName,
-    ...(isNamed ? { interfaceName: hostInterfaceName(namespace, metadata.name, interfacePrefix) } : {}),
     labels,
-    profiles: [namespaceProfile(namespace), ...(account === "" ? [] : [serviceAccountProfile(namespace, account)])],
+    profiles: podProfiles(namespace, account),
     nets: addresses,
     ports: podPorts(spec),
-    ...(isNamed ? localOf(metadata.annotations ?? {}, addresses) : {}),
   };
+  if (node !== undefined && node !== spec.nodeName) return endpoint;
+  const interfaceName = hostInterfaceName(namespace, metadata.name, interfacePrefix);
+  return { ...endpoint, interfaceName, ...localOf(metadata.annotations ?? {}, addresses) };
+}
+
+/** By namespace and service account: one list for all their pods, of which there may be a quarter of a million. */
+const profileLists = new Map<string, Map<string, readonly string[]>>();
+const PROFILE_LISTS_MAX = 10_000;
+let profileListCount = 0;
+
+function podProfiles(namespace: string, account: string): readonly string[] {
+  const known = profileLists.get(namespace)?.get(account);
+  if (known !== undefined) return known;
+  if (profileListCount >= PROFILE_LISTS_MAX) {
+    profileLists.clear();
+    profileListCount = 0;
+  }
+  const accounts = account === "" ? [] : [serviceAccountProfile(namespace, account)];
+  const list = [namespaceProfile(namespace), ...accounts];
+  const ofNamespace = profileLists.get(namespace) ?? new Map<string, readonly string[]>();
+  profileLists.set(namespace, ofNamespace.set(account, list));
+  profileListCount += 1;
+  return list;
 }
 
 /** Of a pod that still has its addresses. The plugin says in an annotation when it has taken them away. */
@@ -135,12 +156,16 @@ function podAddresses({ metadata, status }: Kinds["Pod"]): string[] {
 const NO_PORTS: readonly NamedPort[] = [];
 
 function podPorts({ containers, initContainers = [] }: Kinds["Pod"]["spec"]): readonly NamedPort[] {
-  const ports = [...containers, ...initContainers].flatMap((container) =>
-    (container.ports ?? []).flatMap(({ name, protocol, containerPort }) =>
-      name === undefined ? [] : [{ name, protocol: PROTOCOL[protocol], port: containerPort }],
-    ),
-  );
-  return ports.length === 0 ? NO_PORTS : ports;
+  let named: NamedPort[] | undefined;
+  for (const list of [containers, initContainers]) {
+    for (const { ports } of list) {
+      if (ports === undefined) continue;
+      for (const { name, protocol, containerPort: port } of ports) {
+        if (name !== undefined) (named ??= []).push({ name, protocol: PROTOCOL[protocol], port });
+      }
+    }
+  }
+  return named ?? NO_PORTS;
 }
 
 const FLOATING = "cni.projectcalico.org/floatingIPs";
@@ -181,7 +206,7 @@ export function workloadToEndpoint({ metadata, spec }: Kinds["WorkloadEndpoint"]
   const labels: Record<string, string> = { ...metadata.labels };
   labels[NAMESPACE_LABEL] = namespace;
   labels[ORCHESTRATOR_LABEL] = spec.orchestrator;
-  if (account !== "" && account.length < SERVICE_ACCOUNT_LABEL_MAX) labels[SERVICE_ACCOUNT_LABEL] = account;
+  setAccount(labels, account);
   const floatingIPs = (spec.ipNATs ?? []).map(({ internalIP, externalIP }) => ({
     internal: internalIP,
     external: externalIP,
@@ -216,14 +241,17 @@ export function hostToEndpoint({ metadata, spec }: Kinds["HostEndpoint"]): Endpo
     profiles: spec.profiles ?? [],
     nets: spec.expectedIPs ?? [],
     ports: (spec.ports ?? []).map(({ name, protocol, port }) => ({ name, protocol: protocolNumber(protocol), port })),
+    ...problemsOf(spec),
   };
 }
 
 export function setToEndpoint({ metadata, spec }: Kinds["NetworkSet"] | Kinds["GlobalNetworkSet"]): Endpoint {
   const { name, namespace } = metadata;
   const nets = [...new Set(spec.nets.map(netText))];
+  const problems = problemsOf(spec);
   if (namespace === undefined) {
-    return { id: `gnetset/${name}`, kind: "set", name, labels: metadata.labels ?? {}, profiles: [], nets, ports: [] };
+    const labels = metadata.labels ?? {};
+    return { id: `gnetset/${name}`, kind: "set", name, labels, profiles: [], nets, ports: [], ...problems };
   }
   return {
     id: `netset/${namespace}/${name}`,
@@ -234,7 +262,19 @@ export function setToEndpoint({ metadata, spec }: Kinds["NetworkSet"] | Kinds["G
     profiles: [namespaceProfile(namespace)],
     nets,
     ports: [],
+    ...problems,
   };
+}
+
+function problemsOf(spec: object): { problems?: readonly string[] } {
+  const why = unreadableIn(spec);
+  return why === undefined ? {} : { problems: [`${why}; it is left out`] };
+}
+
+/** Nobody gets another's account by writing the label himself. */
+function setAccount(labels: Record<string, string>, account: string): void {
+  if (account !== "" && account.length < SERVICE_ACCOUNT_LABEL_MAX) labels[SERVICE_ACCOUNT_LABEL] = account;
+  else delete labels[SERVICE_ACCOUNT_LABEL];
 }
 
 /** Undefined for a slice of no service, or of names. */

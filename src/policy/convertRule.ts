@@ -4,6 +4,7 @@ import { Failure, messageOf } from "../lib/errors.ts";
 import type { Protocol } from "../resources/fields.ts";
 import type { EntityRule, Rule as CalicoRule } from "../resources/rule.ts";
 import type { Selector } from "../resources/selector.ts";
+import { unreadableIn } from "../resources/unreadable.ts";
 import { hasPorts, PROTOCOL, type Action, type Direction, type Entity, type PortMatch, type Rule } from "./model.ts";
 import { allOf, inNamespace, namespaces, parsed, SERVICE_ACCOUNT_LABEL, serviceAccounts } from "./selectors.ts";
 
@@ -39,7 +40,8 @@ export function convertEach<Item extends { readonly action: string }>(
   for (const [index, item] of items.entries()) {
     const origin = `${direction}[${index}]`;
     try {
-      rules.push(...convertOne(item, origin));
+      const why = unreadableIn(item);
+      rules.push(...(why === undefined ? convertOne(item, origin) : refuse(why)));
     } catch (thrown) {
       const isDropped = item.action === "Allow" || item.action === "Accept" || item.action === "Log";
       const instead = isDropped ? "it is left out" : "everything is denied in its place";
@@ -121,7 +123,11 @@ export function protocolNumber(protocol: Protocol): number {
   return typeof protocol === "number" ? protocol : PROTOCOL[protocol];
 }
 
+/** Most rules ask nothing of one of the sides. */
+const ANYTHING: Entity = {};
+
 function convertEntity(entity: EntityRule, namespace: string | undefined, where: string): Entity {
+  if (Object.keys(entity).length === 0) return ANYTHING;
   refuseUnknown(entity, ENTITY_FIELDS, where);
   const { nets, notNets, services, ports, notPorts } = entity;
   return {

@@ -149,6 +149,19 @@ describe("the trail", () => {
     assert.deepEqual([to?.allowed, to?.ingress?.decision], [false, { by: "family" }]);
   });
 
+  test("a workload does not get at what listens to its node alone, unless the node translates to it", () => {
+    const world = worldOf(PLACES, { settings: { defaultEndpointToHostAction: "Accept" } });
+    const flow = {
+      protocol: 6,
+      destinationPort: 80,
+      source: { endpoint: "wep/a/node1-k8s-x-eth0" },
+      destination: { node: "node1", address: "127.0.0.1" },
+    };
+    assert.deepEqual(evaluate(world, flow).steps.at(-1)?.decision, { by: "loopback" });
+    assert.equal(evaluate(world, { ...flow, destination: { node: "node1", address: "192.0.2.11" } }).allowed, true);
+    assert.equal(evaluate(world, { ...flow, sentTo: { address: "192.0.2.11" } }).allowed, true);
+  });
+
   test("the interface of a flow picks the host endpoint", () => {
     const world = worldOf([...PLACES, ETH0], HOSTS);
     const flow = flowOf(world, "198.51.100.1", "@node2", "TCP/1");

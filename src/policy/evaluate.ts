@@ -126,6 +126,10 @@ function leave(walk: Walker, source: Side, destination: Side): boolean {
 /** A workload to its own node. */
 function toHost(walk: Walker, source: Side & { role: "workload" }, everywhere: Endpoint | undefined): boolean {
   const value = walk.world.settings.defaultEndpointToHostAction;
+  if (walk.isToLoopback() && value !== "Drop" && value !== "Reject") {
+    walk.note(source.node, source.endpoint.id, "egress", "to host", "deny", { by: "loopback" });
+    return false;
+  }
   if (value === "Return") return everywhere === undefined || walk.host(everywhere, "ingress", "normal") !== "deny";
   const verdict = value === "Accept" ? "allow" : "deny";
   const decision = { by: "setting", setting: "defaultEndpointToHostAction", value } as const;
@@ -181,6 +185,8 @@ interface Walker {
   hostEndpoint(node: string, way: "out" | "in" | "workload"): Endpoint | undefined;
   isEncapsulated(): boolean;
   isNeighbourDiscovery(): boolean;
+  /** Whether it asks for what listens to the node itself, as nobody translated it to there. */
+  isToLoopback(): boolean;
   /** Whether the workload may have to do with packets of the family. */
   hasFamily(endpoint: Endpoint): boolean;
 }
@@ -241,10 +247,14 @@ function walker(directory: Directory, flow: Flow, packet: Packet, first: string 
       return isVxlan && !allowVXLANPacketsFromWorkloads;
     },
     isNeighbourDiscovery: () => isListener(NEIGHBOUR_DISCOVERY),
+    isToLoopback: () => flow.sentTo === undefined && prefixContains(LOOPBACK, packet.destination),
     hasFamily: ({ nets, local }) => hasFamily([...nets, ...(local?.allowedSourcePrefixes ?? [])], packet.family),
   };
   return walk;
 }
+
+/** IPv6's, ::1, no other machine can be asked for. */
+const LOOPBACK = parseNet("127.0.0.0/8");
 
 /** The port of the packet that is always open at host endpoints, if it is one. */
 function failsafe({ settings }: World, direction: Direction, stage: ChainStage, packet: Packet): number | undefined {

@@ -1,8 +1,8 @@
 /** The verdict of all policies that apply to one endpoint in one direction, with everything that was looked at. */
 import { formatSelector } from "../resources/selector.ts";
 import {
-  comparePolicies,
   compareTiers,
+  sortPolicies,
   type Action,
   type Direction,
   type Endpoint,
@@ -56,6 +56,8 @@ export type Decision =
   | { readonly by: "no policy" }
   | { readonly by: "failsafe"; readonly port: number }
   | { readonly by: "encapsulation" }
+  /** A workload asked for one of its node's loopback addresses. */
+  | { readonly by: "loopback" }
   /** The workload has no address of the packet's family. */
   | { readonly by: "family" }
   | { readonly by: "setting"; readonly setting: "defaultEndpointToHostAction"; readonly value: string }
@@ -87,7 +89,7 @@ export function evaluateChain(
     const end = (verdict: TierTrail["verdict"]): void => void tiers.push({ tier: tier.name, verdict, policies: trail });
     let last: Policy | undefined;
     let hit: Hit | undefined;
-    for (const policy of members.sort(comparePolicies)) {
+    for (const policy of sortPolicies(members)) {
       const skipped = hit === undefined ? whyNot(directory, policy, endpoint, direction, stage) : "already decided";
       const looked = skipped === undefined ? evaluateRules(policy[direction], packet, directory) : { rules: [] };
       trail.push({ policy: policy.id, ...(skipped === undefined ? {} : { skipped }), rules: looked.rules });

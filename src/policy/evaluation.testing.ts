@@ -139,6 +139,29 @@ rows("evaluation (order of tiers and policies)", [
     flows: "b/z -> a/x UDP/1 yes\n b/z -> a/x TCP/1 no",
   },
   {
+    name: "drafts of namespaced policies decide nothing either, whatever they would do",
+    objects: [
+      named("StagedNetworkPolicy", `{${TO_X}, ingress: [{action: Deny}]}`, "draft", "a"),
+      named("StagedKubernetesNetworkPolicy", "{podSelector: {}, policyTypes: [Ingress, Egress]}", "draft", "a"),
+      named("StagedGlobalNetworkPolicy", "{stagedAction: Delete}", "kept"),
+      gnp(`{${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [2]}}, {action: Allow}]}`, "kept"),
+    ],
+    flows: "b/z -> a/x TCP/1 yes\n b/z -> a/x TCP/2 no\n b/z -> a/y TCP/1 yes",
+  },
+  {
+    name: "Kubernetes' own policies stand in the tier default with order 1000",
+    objects: [
+      `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: a},
+        spec: {podSelector: {}, ingress: [{ports: [{port: 1}, {port: 2}]}]}}`,
+      gnp(`{order: 999, ${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [1]}}]}`),
+      gnp(
+        `{order: 1001, ${TO_X}, ingress: [{action: Deny, protocol: TCP, destination: {ports: [2]}}, {action: Allow, protocol: TCP, destination: {ports: [3]}}]}`,
+      ),
+    ],
+    // What Kubernetes' policies do not allow goes on to the next policy of the tier.
+    flows: "b/z -> a/x TCP/1 no\n b/z -> a/x TCP/2 yes\n b/z -> a/x TCP/3 yes\n b/z -> a/x TCP/4 no",
+  },
+  {
     name: "egress of the source and ingress of the destination both decide",
     objects: [
       gnp(`{selector: app == 'z', types: [Egress], egress: [{action: Allow, protocol: TCP}]}`),
@@ -177,6 +200,19 @@ rows("profiles", [
       ),
     ],
     flows: "b/z -> 10.0.9.1 TCP/1 no\n b/z -> 10.0.9.1 TCP/2 yes\n b/z -> 10.0.9.1 UDP/2 no",
+  },
+  {
+    name: "Kubernetes' policies mean pods: other workloads go their own way",
+    objects: [
+      `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: a}, spec: {podSelector: {}}}`,
+      named(
+        "WorkloadEndpoint",
+        `{orchestrator: cni, node: node1, ipNetworks: [10.0.9.1/32], interfaceName: cali9, profiles: [kns.a]}`,
+        "wep",
+        "a",
+      ),
+    ],
+    flows: "b/z -> 10.0.9.1 TCP/1 yes\n b/z -> a/x TCP/1 no",
   },
   {
     name: "one that does not exist denies",
@@ -235,12 +271,82 @@ rows("rules", [
       a/y -> a/x TCP/3 no`,
   },
   {
+    name: "service accounts in a namespaced policy are those of its namespace, unless it says otherwise",
+    objects: [
+      "pod b/reader 10.0.1.9 sa=reader",
+      np(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {serviceAccounts: {names: [reader]}}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {serviceAccounts: {names: [reader]}, namespaceSelector: all()}, destination: {ports: [2]}}]}`),
+    ],
+    flows: `a/y -> a/x TCP/1 yes
+      b/reader -> a/x TCP/1 no
+      b/reader -> a/x TCP/2 yes
+      b/z -> a/x TCP/2 no`,
+  },
+  {
+    name: "namespaces by name, and every form that a selector has",
+    objects: [
+      gnp(`{${TO_X}, ingress: [
+        {action: Allow, protocol: TCP, source: {namespaceSelector: projectcalico.org/name == 'b'}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {selector: "app in {'y', 'q'} && !has(nothing)"}, destination: {ports: [2]}},
+        {action: Allow, protocol: TCP, source: {selector: "app not in {'y'} && has(app)"}, destination: {ports: [3]}},
+        {action: Allow, protocol: TCP, source: {selector: "app contains 'z' || app starts with 'zz'"}, destination: {ports: [4]}},
+        {action: Allow, protocol: TCP, source: {selector: "!(app ends with 'y')"}, destination: {ports: [5]}},
+        {action: Allow, protocol: TCP, source: {selector: "missing != 'v'"}, destination: {ports: [6]}}]}`),
+    ],
+    flows: `b/z -> a/x TCP/1 yes
+      a/y -> a/x TCP/1 no
+      a/y -> a/x TCP/2 yes
+      b/z -> a/x TCP/2 no
+      a/y -> a/x TCP/3 no
+      b/z -> a/x TCP/3 yes
+      b/z -> a/x TCP/4 yes
+      a/y -> a/x TCP/4 no
+      b/z -> a/x TCP/5 yes
+      a/y -> a/x TCP/5 no
+      b/z -> a/x TCP/6 yes
+      198.51.100.1 -> a/x TCP/6 no`,
+  },
+  {
     name: "serviceAccountSelector and namespaceSelector narrow what a policy applies to",
     objects: [
       gnp("{selector: all(), serviceAccountSelector: team == 'red', ingress: [{action: Deny}]}"),
       gnp("{selector: all(), namespaceSelector: env == 'dev', ingress: [{action: Deny}]}"),
     ],
     flows: "a/x -> a/y TCP/1 no\n a/y -> a/x TCP/1 yes\n a/x -> b/z TCP/1 no",
+  },
+  {
+    name: "labels that the system sets cannot be had by writing them",
+    objects: [
+      `pod b/false 10.0.1.9 sa=${"long-".repeat(13)}name projectcalico.org/serviceaccount=reader projectcalico.org/namespace=a`,
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {serviceAccounts: {names: [reader]}}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {selector: projectcalico.org/namespace == 'a'}, destination: {ports: [2]}}]}`),
+    ],
+    flows: `a/y -> a/x TCP/1 yes
+      a/y -> a/x TCP/2 yes
+      b/false -> a/x TCP/1 no
+      b/false -> a/x TCP/2 no`,
+  },
+  {
+    name: "networks of sets may overlap, and may be everything",
+    objects: [
+      ...[
+        ["some", "[198.51.100.0/24, 198.51.100.0/28, 198.51.100.7]"],
+        ["more", "[198.51.0.0/16]"],
+        ["all", '[0.0.0.0/0, "::/0"]'],
+      ].map(([name, nets]) =>
+        named("GlobalNetworkSet", `{nets: ${nets}}`, `${name}`).replace("}, spec", `, labels: {nets: ${name}}}, spec`),
+      ),
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, source: {selector: nets == 'some'}, destination: {ports: [1]}},
+        {action: Allow, protocol: TCP, source: {selector: "nets in {'some', 'more'}"}, destination: {ports: [2]}},
+        {action: Allow, protocol: TCP, source: {selector: nets == 'all'}, destination: {ports: [3]}}]}`),
+    ],
+    flows: `198.51.100.7 -> a/x TCP/1 yes
+      198.51.100.77 -> a/x TCP/1 yes
+      198.51.99.1 -> a/x TCP/1 no
+      198.51.99.1 -> a/x TCP/2 yes
+      203.0.113.1 -> a/x TCP/2 no
+      203.0.113.1 -> a/x TCP/3 yes
+      2001:db8:9::1 -> a/x TCP/3 yes`,
   },
   {
     name: "notSelector alone, in a global policy, also matches addresses that belong to nobody",
@@ -251,6 +357,53 @@ rows("rules", [
     name: "notSelector alone, in a namespaced policy, means others of the own namespace",
     objects: [np(`{${TO_X}, ingress: [{action: Allow, source: {notSelector: app == 'nobody'}}]}`)],
     flows: "a/y -> a/x TCP/1 yes\n b/z -> a/x TCP/1 no\n 198.51.100.1 -> a/x TCP/1 no",
+  },
+  {
+    name: "notSelector narrows a selector beside it",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, source: {selector: has(app), notSelector: app == 'z'}}]}`),
+      gnp(
+        `{selector: app == 'y', ingress: [{action: Allow, source: {namespaceSelector: all(), notSelector: app == 'z'}}]}`,
+      ),
+    ],
+    flows: `a/y -> a/x TCP/1 yes
+      b/z -> a/x TCP/1 no
+      198.51.100.1 -> a/x TCP/1 no
+      a/x -> a/y TCP/1 yes
+      b/z -> a/y TCP/1 no
+      198.51.100.1 -> a/y TCP/1 no`,
+  },
+  {
+    name: "more than fifteen ports, and protocols by name and number",
+    objects: [
+      gnp(`{${TO_X}, ingress: [
+        {action: Allow, protocol: TCP, destination: {ports: [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, "40:50", 60]}},
+        {action: Allow, protocol: UDP, source: {ports: [7, "90:91"]}, destination: {notPorts: [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31, 33, "40:50"]}},
+        {action: Allow, protocol: 47}, {action: Allow, protocol: 132}]}`),
+    ],
+    flows: `b/z -> a/x TCP/1 yes
+      b/z -> a/x TCP/2 no
+      b/z -> a/x TCP/31 yes
+      b/z -> a/x TCP/33 yes
+      b/z -> a/x TCP/50 yes
+      b/z -> a/x TCP/51 no
+      b/z -> a/x TCP/60 yes
+      b/z -> a/x UDP/2/7 yes
+      b/z -> a/x UDP/2/8 no
+      b/z -> a/x UDP/33/91 no
+      b/z -> a/x UDP/45/91 no
+      b/z -> a/x UDP/51/91 yes
+      b/z -> a/x 47 yes
+      b/z -> a/x 48 no
+      b/z -> a/x SCTP/9 yes
+      b/z -> a/x ICMP/8 no`,
+  },
+  {
+    name: "what a rule says of HTTP the kernel passes over: the rest of it counts",
+    objects: [
+      gnp(`{${TO_X}, ingress: [{action: Allow, protocol: TCP, destination: {ports: [80]}, http: {methods: [GET]}}]}`),
+    ],
+    flows: "b/z -> a/x TCP/80 yes\n b/z -> a/x TCP/81 no",
   },
   {
     name: "nets, notNets, ports, notPorts, protocol and notProtocol",
@@ -488,6 +641,29 @@ rows("host endpoints", [
       198.51.100.1 -> a/y UDP/3 yes
       198.51.100.1 -> @node2 TCP/1 yes
       198.51.100.1 -> @node2 TCP/22 yes`,
+  },
+  {
+    name: "profiles count for the node's own traffic alone",
+    objects: [
+      named("Profile", "{ingress: [{action: Allow, protocol: UDP}], egress: []}", "some"),
+      hep("{node: node2, interfaceName: eth0, profiles: [some]}"),
+    ],
+    settings: HOSTS,
+    flows: `198.51.100.1 -> @node2 UDP/1 yes
+      198.51.100.1 -> @node2 TCP/1 no
+      198.51.100.1 -> a/y TCP/1 yes
+      a/y -> 198.51.100.1 TCP/1 yes`,
+  },
+  {
+    name: "its ports have names",
+    objects: [
+      hep(
+        "{node: node2, interfaceName: eth0, expectedIPs: [192.0.2.12], profiles: [projectcalico-default-allow], ports: [{name: api, protocol: TCP, port: 8443}]}",
+      ),
+      gnp("{selector: app == 'x', egress: [{action: Allow, protocol: TCP, destination: {ports: [api]}}]}"),
+    ],
+    settings: HOSTS,
+    flows: "a/x -> @node2 TCP/8443 yes\n a/x -> @node2 TCP/8444 no\n a/x -> b/z TCP/8443 no",
   },
   {
     name: "what governs host endpoints only does not touch workloads",

@@ -124,6 +124,62 @@ export const SENTENCES: readonly FlowRow[] = [
     flows: "mine/any -> default/db TCP/80 no\n default/db -> mine/any TCP/80 yes",
   },
   {
+    name: "policyTypes decides: a list of rules of a direction that it leaves out counts for nothing",
+    objects: [
+      policy("p", "{ podSelector: {}, policyTypes: [Egress], ingress: [{ ports: [{ port: 80 }] }], egress: [{}] }"),
+    ],
+    flows: "mine/any -> default/db TCP/81 yes\n default/db -> mine/any TCP/81 yes",
+  },
+  {
+    name: "Isolation for egress and for ingress are declared independently, by one policy or by two",
+    objects: [
+      policy("in", "{ podSelector: {}, policyTypes: [Ingress], ingress: [{ ports: [{ port: 80 }] }] }"),
+      policy("out", "{ podSelector: {}, policyTypes: [Egress], egress: [{ ports: [{ port: 443 }] }] }"),
+    ],
+    flows: `mine/any -> default/db TCP/80 yes
+      mine/any -> default/db TCP/443 no
+      default/db -> mine/any TCP/443 yes
+      default/db -> mine/any TCP/80 no
+      default/plain -> default/db TCP/80 no
+      default/plain -> default/db TCP/443 no`,
+  },
+  {
+    name: "A policy may have several rules; each allows what it matches",
+    objects: [
+      policy(
+        "p",
+        `{ podSelector: {}, ingress: [{ ports: [{ port: 53, protocol: UDP }, { port: 53 }, { port: 54 }] },
+           { from: [{ podSelector: {} }], ports: [{ port: 80 }] }] }`,
+      ),
+    ],
+    flows: `mine/any -> default/db UDP/53 yes
+      mine/any -> default/db TCP/53 yes
+      mine/any -> default/db TCP/54 yes
+      mine/any -> default/db UDP/54 no
+      mine/any -> default/db TCP/80 no
+      default/plain -> default/db TCP/80 yes`,
+  },
+  {
+    name: "A rule without from matches all sources, as one with an empty list does",
+    objects: [
+      policy("p", "{ podSelector: {}, ingress: [{ ports: [{ port: 80 }] }, { from: [], ports: [{ port: 81 }] }] }"),
+    ],
+    flows: `198.51.100.1 -> default/db TCP/80 yes
+      198.51.100.1 -> default/db TCP/81 yes
+      198.51.100.1 -> default/db TCP/82 no
+      mine/any -> default/db TCP/81 yes`,
+  },
+  {
+    name: "A rule without ports matches all traffic of its peers, whatever the protocol",
+    objects: [policy("p", "{ podSelector: {}, ingress: [{ from: [{ podSelector: {} }], ports: [] }] }")],
+    flows: `default/plain -> default/db TCP/1 yes
+      default/plain -> default/db UDP/1 yes
+      default/plain -> default/db SCTP/1 yes
+      default/plain -> default/db ICMP/8 yes
+      default/plain -> default/db 47 yes
+      mine/any -> default/db ICMP/8 no`,
+  },
+  {
     name: "Without policyTypes, Egress is set if the policy has any egress rules",
     objects: [policy("p", "{ podSelector: {}, egress: [{ ports: [{ port: 80 }] }] }")],
     flows: `mine/any -> default/db TCP/80 no
@@ -230,6 +286,26 @@ export const SENTENCES: readonly FlowRow[] = [
       default/db -> 198.51.100.9 TCP/80 no`,
   },
   {
+    name: "ipBlock means addresses, whoever has them: also pods",
+    objects: [policy("p", "{ podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr: 10.1.1.0/24 } }] }] }")],
+    flows: "mine/any -> default/db TCP/80 yes\n other/client -> default/db TCP/80 no",
+  },
+  {
+    name: "ipBlock of IPv6, with except, says nothing of IPv4",
+    objects: [
+      "pod default/six 10.1.0.6 2001:db8::6",
+      policy(
+        "p",
+        `{ podSelector: {}, ingress: [{ from: [
+          { ipBlock: { cidr: "2001:db8:9::/64", except: ["2001:db8:9::8/125"] } }] }] }`,
+      ),
+    ],
+    flows: `2001:db8:9::1 -> default/six TCP/80 yes
+      2001:db8:9::9 -> default/six TCP/80 no
+      2001:db8:8::1 -> default/six TCP/80 no
+      198.51.100.1 -> default/six TCP/80 no`,
+  },
+  {
     name: "Default deny all ingress: pods that no other policy selects are still isolated, egress is as it was",
     objects: [policy("p", "{ podSelector: {}, policyTypes: [Ingress] }")],
     flows: "mine/any -> default/plain TCP/80 no\n default/plain -> mine/any TCP/80 yes",
@@ -259,6 +335,17 @@ export const SENTENCES: readonly FlowRow[] = [
     name: "Default deny all ingress and all egress",
     objects: [policy("p", "{ podSelector: {}, policyTypes: [Ingress, Egress] }")],
     flows: "default/plain -> mine/any TCP/80 no\n mine/any -> default/plain TCP/80 no",
+  },
+  {
+    name: "A deny all policy denies TCP, UDP and SCTP; here also ICMP and every other protocol",
+    objects: [policy("p", "{ podSelector: {}, policyTypes: [Ingress, Egress] }")],
+    flows: `mine/any -> default/db TCP/1 no
+      mine/any -> default/db UDP/1 no
+      mine/any -> default/db SCTP/1 no
+      mine/any -> default/db ICMP/8 no
+      mine/any -> default/db 47 no
+      default/db -> mine/any ICMP/8 no
+      default/db -> mine/any 47 no`,
   },
   {
     name: "You can set the protocol field of a NetworkPolicy to SCTP",
@@ -297,6 +384,43 @@ export const SENTENCES: readonly FlowRow[] = [
       mine/any -> default/db TCP/8080 no`,
   },
   {
+    name: "A port's name means each pod's own number, also of the destination of an egress rule",
+    objects: [
+      "pod default/named 10.1.0.9 web:TCP:8080",
+      "pod default/other-named 10.1.0.10 web:TCP:9090",
+      policy("in", "{ podSelector: {}, ingress: [{ ports: [{ port: web }] }] }"),
+      policy("out", "{ podSelector: {}, policyTypes: [Egress], egress: [{ ports: [{ port: web }] }] }"),
+    ],
+    flows: `mine/any -> default/named TCP/8080 yes
+      mine/any -> default/other-named TCP/9090 yes
+      mine/any -> default/other-named TCP/8080 no
+      default/db -> default/other-named TCP/9090 yes
+      default/db -> default/named TCP/9090 no
+      default/db -> mine/any TCP/8080 no`,
+  },
+  {
+    name: "A namespace can be targeted by its name, which it has as a label by itself",
+    objects: [
+      policy(
+        "p",
+        `{ podSelector: {}, ingress: [{ from: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: mine } } }] }] }`,
+      ),
+    ],
+    flows:
+      "mine/any -> default/db TCP/80 yes\n other/client -> default/db TCP/80 no\n default/db -> default/plain TCP/80 no",
+  },
+  {
+    name: "Pods on the host's network are their node: no policy selects them, and no peer means them",
+    objects: [
+      `{apiVersion: v1, kind: Pod, metadata: {name: on-host, namespace: default, labels: {role: frontend}},
+        spec: {nodeName: node2, hostNetwork: true, containers: [{name: main}]}, status: {podIPs: [{ip: 192.0.2.12}]}}`,
+      policy("p", "{ podSelector: {}, ingress: [{ from: [{ podSelector: { matchLabels: { role: frontend } } }] }] }"),
+    ],
+    flows: `@node2 -> default/db TCP/80 no
+      default/frontend -> default/db TCP/80 yes
+      mine/any -> @node2 TCP/80 yes`,
+  },
+  {
     name: "matchExpressions target several namespaces",
     objects: [
       policy(
@@ -304,8 +428,6 @@ export const SENTENCES: readonly FlowRow[] = [
         `{ podSelector: {}, policyTypes: [Egress], egress: [{ to: [{ namespaceSelector: { matchExpressions: [
            { key: kubernetes.io/metadata.name, operator: In, values: [mine, alice] }] } }] }] }`,
       ),
-      "namespace mine kubernetes.io/metadata.name=mine",
-      "namespace alice kubernetes.io/metadata.name=alice",
     ],
     flows: `default/db -> mine/any TCP/80 yes
       default/db -> alice/client TCP/80 yes
@@ -331,10 +453,11 @@ export const SENTENCES: readonly FlowRow[] = [
   },
 ];
 
+let serial = 0;
 const cluster = (spec: string): string => `
 apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
-metadata: { name: c${spec.length} }
+metadata: { name: c${(serial += 1)} }
 spec: ${spec}
 `;
 const ALL = "subject: { namespaces: {} }";
@@ -396,6 +519,109 @@ export const CLUSTER_POLICIES: readonly FlowRow[] = [
     flows: `alice/client -> default/db TCP/80 no
       alice/other -> default/db TCP/80 yes
       alice/client -> default/plain TCP/80 yes`,
+  },
+  {
+    name: "the lower priority comes first, whatever the names",
+    objects: [
+      cluster(`{ tier: Admin, priority: 11, ${ALL}, ingress: [{ action: Deny, from: [{ namespaces: {} }] }] }`),
+      cluster(`{ tier: Admin, priority: 9, ${ALL}, ingress: [{ action: Accept, from: [{ namespaces: {} }],
+        protocols: [{ tcp: {} }] }] }`),
+      cluster(`{ tier: Admin, priority: 0, ${ALL}, ingress: [{ action: Deny, from: [{ namespaces: {} }],
+        protocols: [{ tcp: { destinationPort: { number: 81 } } }] }] }`),
+    ],
+    flows: `mine/any -> default/db TCP/80 yes
+      mine/any -> default/db TCP/81 no
+      mine/any -> default/db UDP/80 no`,
+  },
+  {
+    name: "of a policy's rules the first that matches counts",
+    objects: [
+      cluster(`{ tier: Admin, priority: 1, ${ALL}, ingress: [
+        { action: Accept, from: [{ namespaces: { matchLabels: { user: alice } } }] },
+        { action: Deny, from: [{ namespaces: {} }] },
+        { action: Accept, from: [{ namespaces: { matchLabels: { project: myproject } } }] }] }`),
+    ],
+    flows: "alice/client -> default/db TCP/80 yes\n mine/any -> default/db TCP/80 no",
+  },
+  {
+    name: "egress goes to namespaces, to pods, and to networks of either family",
+    objects: [
+      "pod default/six 10.1.0.6 2001:db8::6",
+      cluster(`{ tier: Admin, priority: 1, ${ALL}, egress: [
+        { action: Accept, to: [{ namespaces: { matchLabels: { project: myproject } } },
+          { pods: { namespaceSelector: { matchLabels: { user: alice } }, podSelector: { matchLabels: { role: client } } } },
+          { networks: [198.51.100.0/24, 203.0.113.7/32] }, { networks: ["2001:db8:9::/64"] }] },
+        { action: Deny, to: [{ networks: [0.0.0.0/0, "::/0"] }] }] }`),
+    ],
+    flows: `default/six -> mine/any TCP/80 yes
+      default/six -> alice/client TCP/80 yes
+      default/six -> alice/other TCP/80 no
+      default/six -> 198.51.100.1 TCP/80 yes
+      default/six -> 203.0.113.7 TCP/80 yes
+      default/six -> 203.0.113.8 TCP/80 no
+      default/six -> 2001:db8:9::1 TCP/80 yes
+      default/six -> 2001:db8:8::1 TCP/80 no`,
+  },
+  {
+    name: "what Admin accepts at the destination, the source's own policy may deny",
+    objects: [
+      policy("out", "{ podSelector: {}, policyTypes: [Egress] }", "mine"),
+      cluster(`{ tier: Admin, priority: 1, ${ALL}, ingress: [{ action: Accept, from: [{ namespaces: {} }] }] }`),
+    ],
+    flows: "mine/any -> default/db TCP/80 no\n other/client -> default/db TCP/80 yes",
+  },
+  {
+    name: "a NetworkPolicy that selects the pod comes before all of the Baseline tier, also where it denies",
+    objects: [
+      policy("p", "{ podSelector: { matchLabels: { role: db } }, ingress: [{ ports: [{ port: 81 }] }] }"),
+      cluster(`{ tier: Baseline, priority: 1, ${ALL}, ingress: [{ action: Accept, from: [{ namespaces: {} }],
+        protocols: [{ tcp: { destinationPort: { number: 80 } } }] }, { action: Deny, from: [{ namespaces: {} }] }] }`),
+    ],
+    flows: `mine/any -> default/db TCP/81 yes
+      mine/any -> default/db TCP/80 no
+      mine/any -> default/plain TCP/80 yes
+      mine/any -> default/plain TCP/81 no`,
+  },
+  {
+    name: "Pass in the Baseline tier leaves what follows in it, and the pod is as without policy",
+    objects: [
+      cluster(
+        `{ tier: Baseline, priority: 1, ${ALL}, ingress: [{ action: Pass, from: [{ namespaces: { matchLabels: { user: alice } } }] }] }`,
+      ),
+      cluster(`{ tier: Baseline, priority: 2, ${ALL}, ingress: [{ action: Deny, from: [{ namespaces: {} }] }] }`),
+    ],
+    flows: "alice/client -> default/db TCP/80 yes\n mine/any -> default/db TCP/80 no",
+  },
+  {
+    name: "Calico's tiers come before and after, by their order: that of Admin is 1000",
+    objects: [
+      "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: early}, spec: {order: 999, defaultAction: Pass}}",
+      "{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: late}, spec: {order: 1001, defaultAction: Pass}}",
+      ...[
+        ["early", 80],
+        ["late", 81],
+      ].map(
+        ([tier, port]) => `{apiVersion: projectcalico.org/v3, kind: GlobalNetworkPolicy, metadata: {name: ${tier}},
+          spec: {tier: ${tier}, selector: role == 'db', ingress: [{action: Deny, protocol: TCP, destination: {ports: [${port}]}}]}}`,
+      ),
+      cluster(`{ tier: Admin, priority: 1, ${ALL}, ingress: [{ action: Accept, from: [{ namespaces: {} }] }] }`),
+    ],
+    flows: "mine/any -> default/db TCP/80 no\n mine/any -> default/db TCP/81 yes",
+  },
+  {
+    name: "protocols: a transport whole, by port and by range, and SCTP",
+    objects: [
+      cluster(`{ tier: Admin, priority: 1, ${ALL}, ingress: [{ action: Deny, from: [{ namespaces: {} }], protocols: [
+        { udp: {} }, { tcp: { destinationPort: { range: { start: 80, end: 82 } } } }, { sctp: { destinationPort: { number: 7 } } }] }] }`),
+    ],
+    flows: `mine/any -> default/db UDP/1 no
+      mine/any -> default/db TCP/79 yes
+      mine/any -> default/db TCP/80 no
+      mine/any -> default/db TCP/82 no
+      mine/any -> default/db TCP/83 yes
+      mine/any -> default/db SCTP/7 no
+      mine/any -> default/db SCTP/8 yes
+      mine/any -> default/db ICMP/8 yes`,
   },
   {
     name: "a named port is the pod's own, whatever its protocol",

@@ -165,7 +165,7 @@ test("the fast label index tells what the naive one tells, after every change, a
       fc.array(selectorText, { maxLength: 4 }),
       hash,
       (changes, texts, by) => {
-        const fast = watched((listener) => labelIndex(listener, by));
+        const fast = watched((listener) => labelIndex(listener, { hashOf: by }));
         const naive = watched(naiveLabelIndex);
         const steps = [
           ...texts.map(
@@ -204,7 +204,7 @@ test("the fast label index tells what the naive one tells, after every change, a
 describe("labels with the same hash", () => {
   for (const order of ["x y z", "z y x", "y x z", "y z x"]) {
     test(`are told apart, and forgotten in the order ${order}`, () => {
-      const { index } = watched((listener) => labelIndex(listener, () => 1));
+      const { index } = watched((listener) => labelIndex(listener, { hashOf: () => 1 }));
       const fill = (): void => ["x", "y", "z"].forEach((name) => index.set(name, { name }, []));
       index.addSelector("first", parseSelector("has(name)"));
       index.set("stays", {}, []);

@@ -1,4 +1,5 @@
 import { matchesBy, type Labels, type Selector } from "../resources/selector.ts";
+import { hashLabels, hashText } from "./labelHash.ts";
 import type { LabelIndex, MatchListener } from "./labelIndex.naive.ts";
 import { addTo, each, removeFrom, sizeOf, under, type Multimap } from "./multimap.ts";
 import { isCoarse, restrictionsOf, type Restriction } from "./restriction.ts";
@@ -11,13 +12,14 @@ import { isCoarse, restrictionsOf, type Restriction } from "./restriction.ts";
  */
 export function labelIndex<Item>(
   listener: MatchListener<Item>,
-  hashOf: (labels: Labels, parents: readonly string[]) => number = hashLabels,
+  { hashOf = hashLabels, places = new Map() }: LabelIndexOptions<Item> = {},
 ): LabelIndex<Item> {
-  const classOf = new Map<Item, LabelClass<Item>>();
   /** By hash of labels and parents; classes with the same hash form a list. */
   const classes = new Map<number, LabelClass<Item>>();
   const parents = new Map<string, Parent<Item>>();
   const families = new Map<string, Family<Item>>();
+  /** By the very list of names, which many items have in common. */
+  const familyOfList = new WeakMap<readonly string[], Family<Item>>();
   const queries = new Map<string, Query>();
   const keys = new Map<string, KeyIndex<Item>>();
   /** Those that demand nothing. */
@@ -34,13 +36,16 @@ export function labelIndex<Item>(
   }
 
   function familyOf(names: readonly string[]): Family<Item> {
+    const known = familyOfList.get(names);
+    if (known?.isThere === true) return known;
     const key = names.join("\n");
     let family = families.get(key);
     if (family === undefined) {
-      family = { key, parents: names.map(parentNamed), classes: new Set() };
+      family = { key, hash: hashText(key), parents: names.map(parentNamed), classes: new Set(), isThere: true };
       families.set(key, family);
       for (const parent of family.parents) parent.families.add(family);
     }
+    familyOfList.set(names, family);
     return family;
   }
 
@@ -49,6 +54,7 @@ export function labelIndex<Item>(
     family.classes.delete(group);
     if (family.classes.size > 0) return;
     families.delete(family.key);
+    family.isThere = false;
     for (const parent of family.parents) {
       parent.families.delete(family);
       if (parent.families.size === 0 && !parent.isSet) parents.delete(parent.name);
@@ -167,15 +173,16 @@ export function labelIndex<Item>(
   /** The item's class, the item in it. */
   function join(item: Item, labels: Labels, names: readonly string[]): LabelClass<Item> {
     const family = familyOf(names);
-    const hash = hashOf(labels, names);
+    // 30 bits, to stay a small integer.
+    const hash = (hashOf(labels) + family.hash) & 0x3fffffff;
     const first = classes.get(hash);
     for (let at = first; at !== undefined; at = at.next) {
       if (at.family !== family || !sameLabels(at.labels, labels)) continue;
-      at.items.push(item);
+      (at.others ??= []).push(item);
       return at;
     }
     const matches = matching({ labels, family });
-    const made: LabelClass<Item> = { hash, labels, family, items: [item], matches, next: first };
+    const made: LabelClass<Item> = { hash, labels, family, first: item, others: undefined, matches, next: first };
     classes.set(hash, made);
     classCount += 1;
     family.classes.add(made);
@@ -192,10 +199,13 @@ export function labelIndex<Item>(
   }
 
   function leave(item: Item, group: LabelClass<Item>): void {
-    const at = group.items.indexOf(item);
-    const last = group.items.pop()!;
-    if (at < group.items.length) group.items[at] = last;
-    if (group.items.length > 0) return;
+    const last = group.others?.pop();
+    if (group.others?.length === 0) group.others = undefined;
+    if (last !== undefined) {
+      if (group.first === item) group.first = last;
+      else if (last !== item) group.others![group.others!.indexOf(item)] = last;
+      return;
+    }
     classCount -= 1;
     const first = classes.get(group.hash);
     if (first === group && group.next === undefined) classes.delete(group.hash);
@@ -209,18 +219,18 @@ export function labelIndex<Item>(
 
   return {
     set(item, labels, names) {
-      const before = classOf.get(item);
+      const before = places.get(item);
       const after = join(item, labels, names);
       // Joined before it leaves, so that a class of its own need not be made anew.
       if (before !== undefined) leave(item, before);
       if (before === after) return;
-      classOf.set(item, after);
+      places.set(item, after);
       tell([item], before?.matches ?? NO_QUERIES, after.matches);
     },
     delete(item) {
-      const before = classOf.get(item);
+      const before = places.get(item);
       if (before === undefined) return;
-      classOf.delete(item);
+      places.delete(item);
       leave(item, before);
       tell([item], before.matches, NO_QUERIES);
     },
@@ -234,7 +244,7 @@ export function labelIndex<Item>(
         for (const group of family.classes) {
           const before = group.matches;
           group.matches = matching(group);
-          tell(group.items, before, group.matches);
+          tell(itemsIn(group), before, group.matches);
         }
       }
       if (!parent.isSet && parent.families.size === 0) parents.delete(name);
@@ -247,7 +257,7 @@ export function labelIndex<Item>(
       for (const group of candidates(query.restriction)) {
         if (group.matches.includes(query) || !matchesBy(selector, (key) => labelIn(group, key))) continue;
         group.matches = [...group.matches, query];
-        for (const item of group.items) listener.started(item, id);
+        for (const item of itemsIn(group)) listener.started(item, id);
       }
     },
     removeSelector(id) {
@@ -260,17 +270,28 @@ export function labelIndex<Item>(
       }
       unfile(query);
     },
-    matchesOf: (item) => (classOf.get(item)?.matches ?? NO_QUERIES).map(({ id }) => id),
+    matchesOf: (item) => (places.get(item)?.matches ?? NO_QUERIES).map(({ id }) => id),
     itemsOf(id) {
       const query = queries.get(id);
       if (query === undefined) return [];
       const found = new Set<LabelClass<Item>>();
       for (const group of candidates(query.restriction)) if (group.matches.includes(query)) found.add(group);
-      return [...found].flatMap(({ items }) => items);
+      return [...found].flatMap(itemsIn);
     },
-    size: () => ({ items: classOf.size, classes: classCount, families: families.size }),
+    size: () => ({ items: places.size, classes: classCount, families: families.size }),
   };
 }
+
+export interface LabelIndexOptions<Item> {
+  /** Classes with the same hash are told apart. */
+  readonly hashOf?: ((labels: Labels) => number) | undefined;
+  /** Where the class of each item is kept: a map, unless the items have a field for it, which takes less room and time. */
+  readonly places?: Places<Item>;
+}
+
+export type Places<Item> = Pick<Map<Item, LabelClass<Item>>, "get" | "delete" | "size"> & {
+  set(item: Item, group: LabelClass<Item>): unknown;
+};
 
 const NO_LABELS: Labels = {};
 const NO_QUERIES: readonly Query[] = [];
@@ -282,13 +303,19 @@ interface Query {
 }
 
 /** Items with the same labels and parents. */
-interface LabelClass<Item> {
+export interface LabelClass<Item> {
   readonly hash: number;
   readonly labels: Labels;
   readonly family: Family<Item>;
-  readonly items: Item[];
+  first: Item;
+  /** Absent where there is but one, as where each item has labels of its own: a list for each would take more room. */
+  others: Item[] | undefined;
   matches: readonly Query[];
   next: LabelClass<Item> | undefined;
+}
+
+function itemsIn<Item>({ first, others = [] }: LabelClass<Item>): readonly Item[] {
+  return [first, ...others];
 }
 
 type LabelsAndFamily<Item> = Pick<LabelClass<Item>, "labels" | "family">;
@@ -304,8 +331,11 @@ interface Parent<Item> {
 /** Classes with the same parents, in the same order. */
 interface Family<Item> {
   readonly key: string;
+  readonly hash: number;
   readonly parents: readonly Parent<Item>[];
   readonly classes: Set<LabelClass<Item>>;
+  /** It has classes, or is about to get one. */
+  isThere: boolean;
 }
 
 /** Who has a label of one key, and who demands it, by value. */
@@ -323,23 +353,6 @@ function labelIn<Item>({ labels, family }: LabelsAndFamily<Item>, key: string): 
   if (Object.hasOwn(labels, key)) return labels[key];
   for (const parent of family.parents) if (Object.hasOwn(parent.labels, key)) return parent.labels[key];
   return undefined;
-}
-
-/** FNV-1a of each label, added up, so that the order of keys does not matter; 30 bits, to stay a small integer. */
-function hashLabels(labels: Labels, names: readonly string[]): number {
-  let sum = 0;
-  for (const key in labels) sum = (sum + fnv(labels[key]!, fnv(key, FNV_OFFSET))) | 0;
-  for (const name of names) sum = fnv(name, sum);
-  return sum & 0x3fffffff;
-}
-
-const FNV_OFFSET = 0x811c9dc5 | 0;
-const FNV_PRIME = 0x01000193;
-
-function fnv(text: string, start: number): number {
-  let hash = Math.imul(start ^ text.length, FNV_PRIME);
-  for (let i = 0; i < text.length; i += 1) hash = Math.imul(hash ^ text.charCodeAt(i), FNV_PRIME);
-  return hash;
 }
 
 function sameLabels(a: Labels, b: Labels): boolean {

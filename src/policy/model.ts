@@ -227,8 +227,11 @@ const KIND_NAMES: Readonly<Record<PolicyKind, string>> = {
 };
 
 /** Policies of one tier by order, then name, namespace and kind, as Calico breaks ties. */
-export function comparePolicies(a: Policy, b: Policy): number {
-  return compareNumbers(a.order, b.order) || compareText(tieText(a), tieText(b));
+export function sortPolicies(policies: readonly Policy[]): Policy[] {
+  return policies
+    .map((policy) => ({ policy, text: tieText(policy) }))
+    .sort((a, b) => compareNumbers(a.policy.order, b.policy.order) || compareText(a.text, b.text))
+    .map(({ policy }) => policy);
 }
 
 function tieText({ name, namespace, kind }: Policy): string {

@@ -64,7 +64,8 @@ export function ruleTable(
           setsOf.set(id, used);
           const problems = [...rules.problems, ...ingress.problems, ...egress.problems];
           const now: CompiledPolicy = { id, ingress: ingress.rules, egress: egress.rules, problems };
-          if (JSON.stringify(compiled.get(id)) !== JSON.stringify(now)) {
+          const known = compiled.get(id);
+          if (known === undefined || JSON.stringify(known) !== JSON.stringify(now)) {
             compiled.set(id, now);
             changes.set(id, now);
           }

@@ -1,6 +1,6 @@
 /** Putting selectors together from the parts in which objects give them, and the labels that the system sets itself. */
 import type { LabelSelector } from "../resources/labelSelector.ts";
-import { parseSelector, type Selector } from "../resources/selector.ts";
+import { cachedSelector, type Selector } from "../resources/selector.ts";
 
 export const NAMESPACE_LABEL = "projectcalico.org/namespace";
 export const ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator";
@@ -67,7 +67,8 @@ export function anyServiceAccount(selector: Selector): Selector {
 }
 
 export function parsed(text: string | undefined): Selector | undefined {
-  return text === undefined || text === "" ? undefined : parseSelector(text);
+  // Thousands of rules may ask for the same few.
+  return text === undefined || text === "" ? undefined : cachedSelector(text);
 }
 
 /** The terms of Kubernetes' object form: matchLabels by key, then matchExpressions as they stand. */

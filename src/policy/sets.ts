@@ -1,8 +1,8 @@
 /** Address sets: whose addresses a selector means, where a named port is, what stands behind a service. */
 import { createHash } from "node:crypto";
 import type { Family } from "../ip/address.ts";
-import { selectorId, type Labels, type Selector } from "../resources/selector.ts";
-import { labelIndex } from "./labelIndex.ts";
+import { formatSelector, selectorId, type Labels, type Selector } from "../resources/selector.ts";
+import { labelIndex, type LabelClass, type Places } from "./labelIndex.ts";
 import type { Members } from "./members.naive.ts";
 import { members } from "./members.ts";
 import { addTo, each, removeFrom, type Multimap } from "./multimap.ts";
@@ -18,10 +18,24 @@ export type SetSpec =
 
 /** As Calico names sets: what they are of, and a hash. The kernel's names are cut from it. */
 export function setId(spec: SetSpec): string {
-  if (spec.of === "selector") return selectorId(spec.selector);
+  if (spec.of === "selector") return idOf(spec.selector);
   if (spec.of === "service") return hashedId(spec.kind === "net" ? "svcnoport" : "svc", spec.service);
   const protocol = protocolName(spec.protocol).toLowerCase();
-  return hashedId("n", `${selectorId(spec.selector)},${protocol},${spec.port}`);
+  return hashedId("n", `${idOf(spec.selector)},${protocol},${spec.port}`);
+}
+
+/** By the text of their selectors: tens of thousands of rules may ask for the same few. */
+const selectorIds = new Map<string, string>();
+const SELECTOR_IDS_MAX = 4096;
+
+function idOf(selector: Selector): string {
+  const text = formatSelector(selector);
+  const known = selectorIds.get(text);
+  if (known !== undefined) return known;
+  if (selectorIds.size >= SELECTOR_IDS_MAX) selectorIds.clear();
+  const id = selectorId(selector);
+  selectorIds.set(text, id);
+  return id;
 }
 
 function hashedId(prefix: string, content: string): string {
@@ -56,6 +70,8 @@ export interface AddressSets {
   take(): SetChange[];
   /** Whether the set has the member, or a network that it is in. */
   isMember(id: string, member: string): boolean;
+  /** The ids of the sets that select the endpoint. */
+  setsOf(endpoint: string): readonly string[];
   /** All sets that were told, with their members. */
   told(): Map<string, { readonly kind: SetKind; readonly members: readonly string[] }>;
   /** For metrics. */
@@ -72,8 +88,31 @@ interface AddressSet {
 
 /** What of an endpoint becomes members. Its labels live in the label index, once for all that have the same. */
 interface Item {
-  nets: readonly string[];
+  /** Most have one address, and a list of one for each would take twice the room of all else here. */
+  nets: string | readonly string[];
   ports: readonly NamedPort[];
+  group: LabelClass<Item> | undefined;
+}
+
+/** In the items themselves. */
+function placesInItems(): Places<Item> {
+  let size = 0;
+  return {
+    get: (item) => item.group,
+    set(item, group) {
+      if (item.group === undefined) size += 1;
+      item.group = group;
+    },
+    delete(item) {
+      if (item.group === undefined) return false;
+      item.group = undefined;
+      size -= 1;
+      return true;
+    },
+    get size() {
+      return size;
+    },
+  };
 }
 
 const NO_PORTS: readonly NamedPort[] = [];
@@ -89,10 +128,13 @@ export function addressSets(): AddressSets {
   const slicesOf: Multimap<ServiceSlice> = new Map();
   const setsOf: Multimap<AddressSet> = new Map();
 
-  const index = labelIndex<Item>({
-    started: (item, selector) => eachMember(item, selector, "add"),
-    stopped: (item, selector) => eachMember(item, selector, "remove"),
-  });
+  const index = labelIndex<Item>(
+    {
+      started: (item, selector) => eachMember(item, selector, "add"),
+      stopped: (item, selector) => eachMember(item, selector, "remove"),
+    },
+    { places: placesInItems() },
+  );
 
   /** One list for all that are equal: most endpoints have the ports of many others. */
   const portLists = new Map<string, readonly NamedPort[]>();
@@ -110,7 +152,9 @@ export function addressSets(): AddressSets {
 
   function eachMember(item: Item, selector: string, change: "add" | "remove"): void {
     for (const set of each(bySelector.get(selector))) {
-      for (const member of membersOf(item, set.spec)) set.members[change](member);
+      const { spec, members: of } = set;
+      if (spec.of !== "named port" && typeof item.nets === "string") of[change](item.nets);
+      else for (const member of membersOf(item, spec)) of[change](member);
       dirty.add(set);
     }
   }
@@ -131,7 +175,7 @@ export function addressSets(): AddressSets {
       }
       return;
     }
-    const key = selectorId(spec.selector);
+    const key = idOf(spec.selector);
     const isFirst = !bySelector.has(key);
     addTo(bySelector, key, set);
     if (isFirst) return index.addSelector(key, spec.selector);
@@ -144,7 +188,7 @@ export function addressSets(): AddressSets {
   function stop(set: AddressSet): void {
     sets.delete(set.id);
     if (set.spec.of === "service") return removeFrom(setsOf, set.spec.service, set);
-    const key = selectorId(set.spec.selector);
+    const key = idOf(set.spec.selector);
     removeFrom(bySelector, key, set);
     if (!bySelector.has(key)) index.removeSelector(key);
   }
@@ -157,10 +201,10 @@ export function addressSets(): AddressSets {
         items.delete(id);
         return;
       }
-      const { nets } = endpoint;
+      const nets = endpoint.nets.length === 1 ? endpoint.nets[0]! : endpoint.nets;
       const ports = samePorts(endpoint.ports);
       if (item === undefined) {
-        const made: Item = { nets, ports };
+        const made: Item = { nets, ports, group: undefined };
         items.set(id, made);
         index.set(made, endpoint.labels, endpoint.profiles);
         return;
@@ -222,6 +266,11 @@ export function addressSets(): AddressSets {
       return changes;
     },
     isMember: (id, member) => sets.get(id)?.members.covers(member) ?? false,
+    setsOf(endpoint) {
+      const item = items.get(endpoint);
+      const selectors = item === undefined ? [] : index.matchesOf(item);
+      return selectors.flatMap((selector) => [...each(bySelector.get(selector))].map(({ id }) => id));
+    },
     told: () =>
       new Map(
         [...sets.values()]
@@ -233,8 +282,16 @@ export function addressSets(): AddressSets {
 }
 
 /** The members that an endpoint brings to a set that means it. */
-function* membersOf({ nets, ports }: Item, spec: SetSpec): Generator<string> {
-  if (spec.of !== "named port") return yield* nets;
+function membersOf({ nets, ports }: Item, spec: SetSpec): Iterable<string> {
+  const list = typeof nets === "string" ? [nets] : nets;
+  return spec.of === "named port" ? portMembers(list, ports, spec) : list;
+}
+
+function* portMembers(
+  nets: readonly string[],
+  ports: readonly NamedPort[],
+  spec: Extract<SetSpec, { of: "named port" }>,
+): Generator<string> {
   for (const { name, protocol, port } of ports) {
     if (name !== spec.port || protocol !== spec.protocol) continue;
     for (const net of nets) if (!net.includes("/")) yield portMember(net, protocol, port);
@@ -251,14 +308,20 @@ export function portMember(address: string, protocol: number, port: number): str
   return `${address},${protocolName(protocol).toLowerCase()}:${port}`;
 }
 
-/** The family of a member of either kind. */
+const DOT = 0x2e;
+const COLON = 0x3a;
+
+/** The family of a member of either kind: an address has either dots or, before them, colons. */
 export function memberFamily(member: string): Family {
-  const colon = member.indexOf(":");
-  if (colon < 0) return 4;
-  const comma = member.indexOf(",");
-  return comma < 0 || colon < comma ? 6 : 4;
+  for (let at = 0; at < member.length; at += 1) {
+    const code = member.charCodeAt(at);
+    if (code === DOT) return 4;
+    if (code === COLON) return 6;
+  }
+  return 4;
 }
 
-function sameNets(a: readonly string[], b: readonly string[]): boolean {
+function sameNets(a: Item["nets"], b: Item["nets"]): boolean {
+  if (typeof a === "string" || typeof b === "string") return a === b;
   return a.length === b.length && a.every((net, at) => net === b[at]);
 }

@@ -168,9 +168,9 @@ testRefusals([
     "FelixConfiguration",
     {
       metadata: { name: "default" },
-      spec: { defaultEndpointToHostAction: "Reject", vxlanPort: 65536, reportingInterval: 30 },
+      spec: { defaultEndpointToHostAction: "Refuse", vxlanPort: 65536, reportingInterval: 30 },
     },
-    'spec.defaultEndpointToHostAction: "Reject" is not Drop, Accept or Return',
+    'spec.defaultEndpointToHostAction: "Refuse" is not Drop, Accept, Return or Reject',
     "spec.vxlanPort: 65536 is not 0 to 65535",
     "spec.reportingInterval: expected a time span such as 90s, not the number 30",
   ],

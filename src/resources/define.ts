@@ -83,6 +83,8 @@ interface Definition<Kind extends string, F extends Fields> {
   readonly checkName?: (name: string) => unknown;
   /** Everything beside apiVersion, kind and metadata. */
   readonly fields: F;
+  /** Labels that the system gives each object by itself, whatever is written. */
+  readonly systemLabels?: (name: string) => Readonly<Record<string, string>>;
   /** Rules that span fields and metadata; run when each part by itself is right. */
   readonly check?: (item: ItemWith<Kind, F>, fault: (reason: string, path: string) => void) => void;
   /** What may not change once it has a value: path and value. */
@@ -101,7 +103,16 @@ export type ItemOf<Info> = Info extends KindInfo<infer Item> ? { [K in keyof Ite
 export function defineKind<const Kind extends string, const F extends Fields>(
   definition: Definition<Kind, F>,
 ): KindInfo<ItemWith<Kind, F>> {
-  const { kind, group, version, namespaced = false, checkName = subdomainName, check, fixed } = definition;
+  const {
+    kind,
+    group,
+    version,
+    namespaced = false,
+    checkName = subdomainName,
+    systemLabels,
+    check,
+    fixed,
+  } = definition;
   const apiVersion = group === "" ? version : `${group}/${version}`;
   const body = object({ ...opaque("apiVersion", "kind"), metadata, ...definition.fields });
 
@@ -120,6 +131,8 @@ export function defineKind<const Kind extends string, const F extends Fields>(
     }
     if (report.faults.length === 0) check?.(item, (reason, path) => report.fault(reason, path));
     if (report.faults.length > 0) throw new InvalidResource(titleOf(kind, input), report.faults);
+    const { name, labels } = item.metadata;
+    if (systemLabels !== undefined && name !== "") item.metadata.labels = { ...labels, ...systemLabels(name) };
     return Object.assign(item, { apiVersion, kind });
   };
 

@@ -23,7 +23,7 @@ export const FELIX_KNOBS = {
   interfaceExclude: words("kube-ipvs0"),
   mtuIfacePattern: words("^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)", pattern),
   requireMTUFile: flag(false),
-  defaultEndpointToHostAction: choice(["Drop", "Accept", "Return"], "Drop"),
+  defaultEndpointToHostAction: choice(["Drop", "Accept", "Return", "Reject"], "Drop"),
   endpointStatusPathPrefix: words("/var/run/calico"),
   endpointReportingEnabled: flag(false),
   endpointReportingDelay: span(SECOND, { variable: "EndpointReportingDelaySecs" }),

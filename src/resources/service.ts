@@ -26,6 +26,8 @@ export const namespace = defineKind({
   shortNames: ["ns"],
   status: true,
   checkName: labelName,
+  // By which policies select a namespace by its name.
+  systemLabels: (name) => ({ "kubernetes.io/metadata.name": name }),
   fields: {
     spec: optional(object({ finalizers: optional(arrayOf(string)) })),
     status: optional(

@@ -1,0 +1,3 @@
+import { Failure } from "../lib/errors.ts";
+
+export class LabError extends Failure<"bad-definition" | "exists" | "not-found" | "failed" | "timeout"> {}
