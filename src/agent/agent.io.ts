@@ -362,7 +362,7 @@ export async function startAgent(config: AgentConfig, datastore: Datastore, log:
     paths.changed("Node");
   }
   void join().catch((error: unknown) => log("warn", "the start failed", { reason: messageOf(error) }));
-  const endMemoryReturn = returnIdleMemory();
+  const endMemoryReturn = returnIdleMemory(() => routing.peers().every(({ bfd }) => bfd === undefined));
 
   return {
     async stop() {

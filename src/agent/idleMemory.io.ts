@@ -16,8 +16,11 @@ const LARGEST_HEAP = 64 << 20;
  * V8 collects garbage when it needs room, and a process that does nothing needs none: after a hundred pods an agent kept
  * 40 MB that nobody used, for ever. So when an agent has nothing to do, its garbage is collected and the room given back.
  * Returns what ends it.
+ *
+ * @param mayPause whether nobody waits for answers within a fraction of a second, as BFD does: to such a peer an agent that
+ * collects is dead
  */
-export function returnIdleMemory(): () => void {
+export function returnIdleMemory(mayPause: () => boolean): () => void {
   let isSaved = false;
   let least = 0;
   let before = process.cpuUsage();
@@ -29,7 +32,7 @@ export function returnIdleMemory(): () => void {
     if (!isSaved) flushCompileCache();
     isSaved = true;
     const { rss, heapUsed } = process.memoryUsage();
-    if (rss < least + GROWN || heapUsed > LARGEST_HEAP) return;
+    if (rss < least + GROWN || heapUsed > LARGEST_HEAP || !mayPause()) return;
     // Only after this kind does V8 let go of the pages that it emptied.
     collector()({ type: "major", execution: "sync", flavor: "last-resort" });
     trimAllocator();

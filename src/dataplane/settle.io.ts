@@ -30,7 +30,7 @@ const TRANSACTION_MAX = 5000;
  * enough that the garbage collector takes it for something that stays.
  */
 const BATCH = 8000;
-const CHANGE_SIZE = 3;
+const CHANGE_SIZE = 6;
 /** About so many rules has a chain. */
 const RULES_OF_CHAIN = 4;
 
