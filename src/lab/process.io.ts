@@ -5,7 +5,7 @@ import { inNamespace } from "../netlink/namespace.io.ts";
 import { NETNS_DIRECTORY } from "./files.ts";
 
 /** Node's flags for agents, as the launcher gives them: see there. */
-export const SMALL_HEAP: readonly string[] = ["--min-semi-space-size=4", "--max-semi-space-size=16"];
+export const SMALL_HEAP: readonly string[] = ["--max-semi-space-size=16"];
 
 export interface ProcessSpec {
   /** Path of the network namespace that the process is born in. */
