@@ -29,7 +29,7 @@ root() {
     echo "caracal: the tests of the kernel need root: run them with sudo (npm run test:pure runs the others)" >&2
     exit 1
   fi
-  sh scripts/setup.sh packages ip:iproute2 ping:iputils-ping gcc:gcc nft:nftables \
+  sh scripts/setup.sh packages ip:iproute2 ping:iputils-ping sysctl:procps gcc:gcc nft:nftables \
     iptables:iptables ipset:ipset etcd:etcd-server etcdctl:etcd-client tcpdump:tcpdump \
     /usr/lib/cni/bridge:containernetworking-plugins \
     bird:bird2 /usr/lib/frr/bgpd:frr gobgpd:gobgpd bgpctl:openbgpd exabgp:exabgp bgpdump:bgpdump

@@ -9,6 +9,7 @@ import {
 } from "../dataplane/tunnelRoutes.ts";
 import { formatAddress, sameAddress, type Address, type Family } from "../ip/address.ts";
 import { formatPrefix } from "../ip/prefix.ts";
+import { openAlarm } from "../lib/alarm.io.ts";
 import { openMonitor } from "../netlink/monitor.io.ts";
 import { describeRoute, TABLE_MAIN, type NextHop, type Route } from "../netlink/route.ts";
 import type { BlockChange } from "./cluster.io.ts";
@@ -79,11 +80,15 @@ export function createTunnels(options: TunnelsOptions): Tunnels {
   let said = "";
   let plan: TunnelPlan = { routes: [], pending: [], ipipDestinations: [] };
   let dirty = true;
-  let timer: NodeJS.Timeout | undefined;
-  /** When it is due. */
-  let due = 0;
   let retryMs = RETRY_MS.first;
   let closed = false;
+
+  const another = openAlarm(() => {
+    dirty = true;
+    onDisturbance();
+  });
+  /** Looks again after a while. */
+  const later = (milliseconds: number): void => another.within(milliseconds);
 
   const addresses = createTunnelAddresses({
     ...options,
@@ -94,19 +99,6 @@ export function createTunnels(options: TunnelsOptions): Tunnels {
 
   function isEnabled(tunnel: TunnelId): boolean {
     return tunnelEnabled(tunnel, cluster().items("IPPool"), settings());
-  }
-
-  /** Looks again after a while; the sooner of two times counts. */
-  function later(milliseconds: number): void {
-    const wanted = performance.now() + milliseconds;
-    if (closed || (timer !== undefined && due <= wanted)) return;
-    clearTimeout(timer);
-    due = wanted;
-    timer = setTimeout(() => {
-      timer = undefined;
-      dirty = true;
-      onDisturbance();
-    }, milliseconds).unref();
   }
 
   /** The kernel's form of a route; undefined while its device is not there. */
@@ -271,7 +263,7 @@ export function createTunnels(options: TunnelsOptions): Tunnels {
     },
     close() {
       closed = true;
-      clearTimeout(timer);
+      another.close();
       endMonitor();
       addresses.close();
       devices.close();

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { bgpSockets } from "../agent/bgpSockets.io.ts";
 import type { Speaker } from "./config.ts";
 import {
   ASN,
@@ -12,7 +13,6 @@ import {
   type Host,
   type Segment,
 } from "./daemons.testing.ts";
-import { socketCalls } from "./kernel.testing.ts";
 import { createSpeaker } from "./speaker.io.ts";
 import { until } from "./speaker.testing.ts";
 
@@ -49,7 +49,7 @@ describe("BFD with BIRD and FRR", () => {
   before(async () => {
     segment = openSegment(WATCHED);
     await Promise.all(WATCHED.map(async (host) => daemons.set(host, await segment.start(host, configs[host]))));
-    speaker = await createSpeaker({ asn: ASN, routerId: "192.0.2.1", sockets: socketCalls });
+    speaker = await createSpeaker({ asn: ASN, routerId: "192.0.2.1", sockets: bgpSockets });
     const bfd = { interval: 100, multiplier: 3 };
     speaker.setPeers([
       { name: "bird", address: address4(HOSTS.bird), asn: ASN, bfd, connectRetry: 1 },

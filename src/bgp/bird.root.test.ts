@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
+import { clearLeftovers } from "../lib/leftovers.testing.ts";
 import type { PeerConfig, PeerStatus } from "./config.ts";
 import type { Command, ProcessConfig, Report } from "./speaker-process.testing.ts";
 import { until } from "./speaker.testing.ts";
@@ -152,7 +153,8 @@ describe("against BIRD 2", () => {
   let caracal: Caracal;
 
   before(async () => {
-    directory = mkdtempSync(join(tmpdir(), "caracal-bird-"));
+    clearLeftovers();
+    directory = mkdtempSync(join(tmpdir(), `caracal-bird-${process.pid}-`));
     for (const namespace of [OURS, THEIRS]) run("ip", "netns", "add", namespace);
     run("ip", "-n", OURS, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", THEIRS);
     for (const [namespace, number] of [

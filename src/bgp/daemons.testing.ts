@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { clearLeftovers } from "../lib/leftovers.testing.ts";
 import { enterNamespace } from "./kernel.testing.ts";
 import { until } from "./speaker.testing.ts";
 
@@ -67,7 +68,8 @@ function run(command: string, ...args: string[]): string {
 
 /** Makes the segment, and moves this process into it: test files that use it have a process of their own. */
 export function openSegment(hosts: readonly Host[]): Segment {
-  const directory = mkdtempSync(join(tmpdir(), "caracal-daemons-"));
+  clearLeftovers();
+  const directory = mkdtempSync(join(tmpdir(), `caracal-daemons-${process.pid}-`));
   chmodSync(directory, 0o711);
   const hub = `caracal-bgp-${process.pid}`;
   const namespaceOf = (host: Host): string => `${hub}-${host}`;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { bgpSockets } from "../agent/bgpSockets.io.ts";
 import { formatAddress } from "../ip/address.ts";
 import { formatPrefix, parsePrefix } from "../ip/prefix.ts";
 import type { PeerConfig, Speaker } from "./config.ts";
@@ -17,7 +18,6 @@ import {
   type Router,
   type Segment,
 } from "./daemons.testing.ts";
-import { socketCalls } from "./kernel.testing.ts";
 import { createSpeaker } from "./speaker.io.ts";
 import { until } from "./speaker.testing.ts";
 
@@ -115,7 +115,7 @@ describe("guarded sessions", () => {
   before(async () => {
     segment = openSegment(ROUTERS);
     await Promise.all(ROUTERS.map(async (host) => daemons.set(host, await segment.start(host, GUARDED[host]))));
-    speaker = await createSpeaker({ asn: ASN, routerId: "192.0.2.1", sockets: socketCalls });
+    speaker = await createSpeaker({ asn: ASN, routerId: "192.0.2.1", sockets: bgpSockets });
     speaker.setOrigination(["10.1.0.0/16", "2001:db8:1::/48"].map((text) => ({ prefix: parsePrefix(text) })));
     speaker.setPeers(peers);
   });

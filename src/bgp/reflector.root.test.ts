@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
+import { bgpSockets } from "../agent/bgpSockets.io.ts";
 import { formatPrefix, parsePrefix } from "../ip/prefix.ts";
 import type { PeerConfig, Speaker } from "./config.ts";
 import {
@@ -13,7 +14,6 @@ import {
   type Router,
   type Segment,
 } from "./daemons.testing.ts";
-import { socketCalls } from "./kernel.testing.ts";
 import { createSpeaker } from "./speaker.io.ts";
 import { until } from "./speaker.testing.ts";
 
@@ -96,7 +96,7 @@ describe("a reflector for BIRD, FRR, GoBGP and OpenBGPD", () => {
       asn: ASN,
       routerId: "192.0.2.1",
       listenAddresses: ["192.0.2.1"],
-      sockets: socketCalls,
+      sockets: bgpSockets,
     });
     speaker.setOrigination([{ prefix: parsePrefix("10.1.0.0/16") }]);
     speaker.setPeers(peers);

@@ -1,7 +1,7 @@
 /** What a rule does with its packets, in the options of iptables. */
 import type { PortRange } from "../policy/model.ts";
 import { addressText, chainName, hex, inexpressible, quoted } from "./iptablesNames.ts";
-import type { Layer, RuleAction } from "./ruleset.ts";
+import { type Layer, RATE_UNITS, type RuleAction } from "./ruleset.ts";
 
 /** Options after one another, those that are none left out. */
 export const join = (...parts: readonly string[]): string => parts.filter(Boolean).join(" ");
@@ -74,16 +74,10 @@ const cut = (text: string, max: number): string => quoted(text.slice(0, max));
 
 /** xt_limit takes whole numbers up to 10,000 of a unit. */
 const LIMIT_MAX = 10_000;
-const UNITS = [
-  ["second", 1],
-  ["minute", 60],
-  ["hour", 3600],
-  ["day", 86_400],
-] as const;
 
 function limit({ perSecond, burst }: Extract<RuleAction, { do: "log" }>): string {
   if (perSecond === undefined) return "";
   const whole = (value: number): number => Math.min(LIMIT_MAX, Math.max(1, Math.round(value)));
-  const [unit, seconds] = UNITS.find((each) => perSecond * each[1] >= 0.999_999) ?? UNITS[3];
+  const [unit, seconds] = RATE_UNITS.find((each) => perSecond * each[1] >= 0.999_999) ?? RATE_UNITS[3];
   return `${LIMIT}--limit ${whole(perSecond * seconds)}/${unit} --limit-burst ${whole(burst ?? 5)}`;
 }

@@ -23,7 +23,7 @@ import {
 import type { Family } from "../ip/address.ts";
 import { chainName } from "./nftNames.ts";
 import { recurring } from "./nftRecurring.ts";
-import type { DispatchMap, Layer, RuleAction } from "./ruleset.ts";
+import { type DispatchMap, type Layer, RATE_UNITS, type RuleAction } from "./ruleset.ts";
 
 export interface ActionContext {
   readonly family: Family;
@@ -114,17 +114,10 @@ function expressionsOf(action: RuleAction, { family, layer, dispatchBy }: Action
   }
 }
 
-const UNITS = [
-  ["second", 1],
-  ["minute", 60],
-  ["hour", 3600],
-  ["day", 86_400],
-] as const;
-
 /** In the smallest unit in which it is a whole number, or nearly. */
 function rateOf(perSecond: number, burst: number | undefined): Rate {
   const isWhole = (rate: number): boolean => rate >= 0.999 && Math.abs(rate - Math.round(rate)) < 1e-6 * rate;
-  const [per, seconds] = UNITS.find(([, count]) => isWhole(perSecond * count)) ?? UNITS[3];
+  const [per, seconds] = RATE_UNITS.find(([, count]) => isWhole(perSecond * count)) ?? RATE_UNITS[3];
   return { rate: Math.max(1, Math.round(perSecond * seconds)), per, ...(burst !== undefined && { burst }) };
 }
 

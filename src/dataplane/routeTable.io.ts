@@ -1,4 +1,5 @@
 import { formatPrefix } from "../ip/prefix.ts";
+import { openAlarm } from "../lib/alarm.io.ts";
 import { type Failure, messageOf } from "../lib/errors.ts";
 import { plan, type Change } from "../lib/reconcile.ts";
 import type { Route } from "../netlink/route.ts";
@@ -65,9 +66,6 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
   let turn: NodeJS.Immediate | undefined;
   /** Of each route the writes of ours that the kernel will yet tell of, once somebody listens to it. */
   let echoes: Map<string, number> | undefined;
-  let timer: NodeJS.Timeout | undefined;
-  /** When it is due. */
-  let due = 0;
   let retryMs = RETRY_MS.first;
   let closed = false;
 
@@ -88,8 +86,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
   }
 
   function reconcile(): RouteProblem[] {
-    clearTimeout(timer);
-    timer = undefined;
+    alarm.clear();
     // What waits for its turn is part of the whole.
     queue = [];
     looked = true;
@@ -130,7 +127,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
       write(part, new Set([...problems.values()].map(({ reason }) => reason)));
     } catch (error) {
       onProblem({ destination: "every route", reason: messageOf(error) });
-      schedule(RETRY_MS.longest);
+      alarm.within(RETRY_MS.longest);
     }
     if (queue.length > 0) turn = setImmediate(writeQueue);
   }
@@ -159,7 +156,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     const written = changes.length - failed - removed;
     if (written + removed > 0) onChange(written, removed);
     if (failed > 0) {
-      schedule(retryMs);
+      alarm.within(retryMs);
       retryMs = Math.min(retryMs * 2, RETRY_MS.longest);
     }
   }
@@ -195,23 +192,15 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     return sameRoute(present, after) ? undefined : { kind: "replace", key, item: after };
   }
 
-  /** The sooner of what is asked for counts: a kick does not wait for a retry that is far off. */
-  function schedule(milliseconds: number): void {
-    const wanted = performance.now() + milliseconds;
-    if (closed || (timer !== undefined && due <= wanted)) return;
-    clearTimeout(timer);
-    due = wanted;
-    timer = setTimeout(() => {
-      timer = undefined;
-      try {
-        reconcile();
-      } catch (error) {
-        onProblem({ destination: "every route", reason: messageOf(error) });
-        schedule(RETRY_MS.longest);
-      }
-    }, milliseconds);
-    timer.unref();
-  }
+  /** A kick does not wait for a retry that is far off. */
+  const alarm = openAlarm(() => {
+    try {
+      reconcile();
+    } catch (error) {
+      onProblem({ destination: "every route", reason: messageOf(error) });
+      alarm.within(RETRY_MS.longest);
+    }
+  });
 
   return {
     want(source, owner, routes) {
@@ -248,9 +237,9 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     has: (source) => sources.has(source),
     allowPrune(owner) {
       prunable.add(owner);
-      schedule(SETTLE_MS);
+      alarm.within(SETTLE_MS);
     },
-    kick: () => schedule(SETTLE_MS),
+    kick: () => alarm.within(SETTLE_MS),
     observe(change, route) {
       if (ownerOf(route, ownership()) === undefined) return "foreign";
       const key = routeKey(route);
@@ -262,7 +251,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
       }
       const wanted = desired(key);
       const expected = change === "new" ? wanted !== undefined && sameRoute(wanted, route) : wanted === undefined;
-      if (!expected) schedule(SETTLE_MS);
+      if (!expected) alarm.within(SETTLE_MS);
       return "ours";
     },
     reconcile,
@@ -270,7 +259,7 @@ export function createRouteTable({ rtnetlink, ownership, onChange, onProblem }: 
     size: () => [...sources.values()].reduce((sum, { routes }) => sum + routes.size, 0),
     close() {
       closed = true;
-      clearTimeout(timer);
+      alarm.close();
       if (turn !== undefined) clearImmediate(turn);
     },
   };

@@ -64,6 +64,14 @@ export type RuleAction =
   | { readonly do: "snat"; readonly to: string; readonly ports?: PortRange }
   | { readonly do: "masquerade"; readonly ports?: PortRange };
 
+/** In seconds: the units in which the kernel is told rates of less than one a second. */
+export const RATE_UNITS = [
+  ["second", 1],
+  ["minute", 60],
+  ["hour", 3600],
+  ["day", 86_400],
+] as const;
+
 /** What a rule counts packets for: the rule that somebody wrote, or the end of a tier. */
 export interface Counted {
   /** A policy's id, `pro/<name>` for a profile, `tier/<name>` for the end of a tier, `profiles` for the end of all. */

@@ -51,7 +51,7 @@ export async function startCluster(): Promise<Cluster> {
   const hub = temporaryNamespace();
   const nodes = [1, 2, 3].map(() => temporaryNamespace());
   const pods = [1, 2, 3].map(() => temporaryNamespace());
-  const directory = mkdtempSync(`${tmpdir()}/caracal-flannel-`);
+  const directory = mkdtempSync(`${tmpdir()}/caracal-flannel-${process.pid}-`);
   const children = new Set<ChildProcess>();
   let etcd: ChildProcess | undefined;
   const ip = (namespace: string, ...args: string[]): string => inside(namespace, "ip", ...args);

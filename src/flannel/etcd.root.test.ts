@@ -17,7 +17,7 @@ const PLAIN = "http://127.0.0.1:2379";
 
 describe("etcd", () => {
   const namespace = temporaryNamespace();
-  const directory = mkdtempSync(`${tmpdir()}/caracal-etcd-`);
+  const directory = mkdtempSync(`${tmpdir()}/caracal-etcd-${process.pid}-`);
   let running: ChildProcess | undefined;
 
   before(() => {

@@ -14,7 +14,7 @@ export interface Capture {
 
 /** Captures on a link of a namespace; resolves when nothing more gets by unseen. */
 export async function startCapture(namespace: string, link: string): Promise<Capture> {
-  const directory = mkdtempSync(join(tmpdir(), "caracal-capture-"));
+  const directory = mkdtempSync(join(tmpdir(), `caracal-capture-${process.pid}-`));
   const file = join(directory, "frames.pcap");
   const words = ["-i", link, "-w", file, "-U", "--immediate-mode", "-Z", "root", "-s", "0"];
   const child = inNamespace(namespace, () => spawn("tcpdump", words, { stdio: ["ignore", "ignore", "pipe"] }));

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { memberNamespace, namespacePrefix } from "./files.ts";
+import { labFiles, labsDirectory, memberNamespace, namespacePrefix } from "./files.ts";
 import { agentReport, caracal, eventually, pidsOf, startLab, startPing, type AgentReport } from "./lab.testing.ts";
 import { ROUTER } from "./network.io.ts";
 import { isAlive, namespacesWithPrefix, processesIn } from "./process.io.ts";
+import { listLabs } from "./state.io.ts";
 import { labDown } from "./up.io.ts";
 
 /** Programs are killed while pods on different nodes ping each other every 20 ms: no echo may be lost. */
@@ -122,5 +125,7 @@ describe("no packet is lost", () => {
     await labDown(LAB, () => undefined);
     assert.deepEqual(namespacesWithPrefix(namespacePrefix(LAB)), []);
     await eventually(() => assert.deepEqual(processes.filter(isAlive), []), 5000);
+    assert.ok(!existsSync(labFiles(LAB).directory));
+    assert.equal(existsSync(dirname(labsDirectory())), listLabs().length > 0, "the last one takes the folder with it");
   });
 });

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { parseAddress } from "../ip/address.ts";
+import { CLUSTER_POLICIES } from "../policy/clusterPolicy.testing.ts";
 import { EVALUATION, PLACES } from "../policy/evaluation.testing.ts";
-import { CLUSTER_POLICIES, KUBERNETES_PLACES, SENTENCES } from "../policy/kubernetesPolicy.testing.ts";
+import { HOST_EVALUATION } from "../policy/hostEvaluation.testing.ts";
+import { KUBERNETES_PLACES, SENTENCES } from "../policy/kubernetesPolicy.testing.ts";
 import { flowOf, line, SETTINGS, worldOf } from "../policy/world.testing.ts";
 import { parseManifest } from "../resources/yaml.ts";
 import { memberNamespace, podNamespace } from "./files.ts";
@@ -39,7 +41,7 @@ const TABLES: readonly {
   readonly places: readonly string[];
   readonly table: readonly Row[];
 }[] = [
-  ...EVALUATION.map(({ title, table }) => ({
+  ...[...EVALUATION, ...HOST_EVALUATION].map(({ title, table }) => ({
     title,
     places: PLACES,
     table: table.map(({ settings, ...row }) => ({ ...row, settings: settings?.settings ?? {} })),

@@ -42,7 +42,7 @@ export function startBirdInPod(lab: string, pod: string, config: string): Promis
 }
 
 async function startBirdIn(namespace: string, config: string, ...options: string[]): Promise<HostRouter> {
-  const directory = mkdtempSync(join(tmpdir(), "caracal-bird-"));
+  const directory = mkdtempSync(join(tmpdir(), `caracal-bird-${process.pid}-`));
   const [file, control] = [join(directory, "bird.conf"), join(directory, "bird.ctl")];
   writeFileSync(file, config, { mode: 0o600 });
   const words = ["-f", "-c", file, "-s", control, "-P", join(directory, "bird.pid"), ...options];
@@ -59,7 +59,7 @@ async function startBirdIn(namespace: string, config: string, ...options: string
 }
 
 export async function startFrr(lab: string, host: string, config: string): Promise<HostRouter> {
-  const directory = mkdtempSync(join(tmpdir(), "caracal-frr-"));
+  const directory = mkdtempSync(join(tmpdir(), `caracal-frr-${process.pid}-`));
   chmodSync(directory, 0o711);
   const sockets = join(directory, "run");
   mkdirSync(sockets);

@@ -1,4 +1,5 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { codeOf, messageOf } from "../lib/errors.ts";
 import { parseDefinition, type LabDefinition } from "./definition.ts";
 import { LabError } from "./labError.ts";
@@ -49,4 +50,13 @@ export function listLabs(): string[] {
 export function forgetLab(name: string): void {
   // A process that is just ending may still write its last file.
   rmSync(labFiles(name).directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+  for (const directory of [labsDirectory(), dirname(labsDirectory())]) removeIfEmpty(directory);
+}
+
+function removeIfEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch (error) {
+    if (!["ENOTEMPTY", "ENOENT"].includes(codeOf(error) ?? "")) throw error;
+  }
 }

@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { clearLeftovers } from "../lib/leftovers.testing.ts";
 import { createNamespace, deleteNamespace } from "./namespace.io.ts";
 
 /** Namespaces of a test's own, where it may do what it likes: nothing leaves them. */
@@ -7,6 +8,7 @@ let made = 0;
 
 /** A namespace with loopback up, and what ends it. */
 export function temporaryNamespace(): { readonly name: string; readonly path: string; [Symbol.dispose](): void } {
+  if (made === 0) clearLeftovers();
   made += 1;
   const name = `caracal-test-${process.pid}-${made}`;
   const path = `/run/netns/${name}`;

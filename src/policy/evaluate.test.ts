@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { evaluate } from "./evaluate.ts";
-import { ETH0, EVALUATION, gnp, HOSTS, named, ON_HOST, PLACES, tier, TO_X } from "./evaluation.testing.ts";
+import { EVALUATION, gnp, named, PLACES, tier, TO_X } from "./evaluation.testing.ts";
+import { ETH0, HOST_EVALUATION, HOSTS, ON_HOST } from "./hostEvaluation.testing.ts";
 import { ask, expectFlows, flowOf, worldOf } from "./world.testing.ts";
 
-for (const { title, table } of EVALUATION) {
+for (const { title, table } of [...EVALUATION, ...HOST_EVALUATION]) {
   describe(title, () => {
     for (const { name, objects, flows, settings } of table) {
       test(name, () => expectFlows(worldOf([...PLACES, ...objects], settings), flows));

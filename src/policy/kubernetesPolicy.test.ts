@@ -1,5 +1,6 @@
 import { describe, test } from "node:test";
-import { CLUSTER_POLICIES, KUBERNETES_PLACES, SENTENCES } from "./kubernetesPolicy.testing.ts";
+import { CLUSTER_POLICIES } from "./clusterPolicy.testing.ts";
+import { KUBERNETES_PLACES, SENTENCES } from "./kubernetesPolicy.testing.ts";
 import { expectFlows, worldOf } from "./world.testing.ts";
 
 describe("a Kubernetes NetworkPolicy", () => {

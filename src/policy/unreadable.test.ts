@@ -6,8 +6,10 @@ import { InvalidResource } from "../resources/schema.ts";
 import { readAsFarAsPossible } from "../resources/unreadable.ts";
 import { parseManifest } from "../resources/yaml.ts";
 import { isPolicyKind, updateOf, type PolicyObject } from "./convert.ts";
+import { CLUSTER_POLICIES } from "./clusterPolicy.testing.ts";
 import { EVALUATION, PLACES } from "./evaluation.testing.ts";
-import { CLUSTER_POLICIES, KUBERNETES_PLACES, SENTENCES } from "./kubernetesPolicy.testing.ts";
+import { HOST_EVALUATION } from "./hostEvaluation.testing.ts";
+import { KUBERNETES_PLACES, SENTENCES } from "./kubernetesPolicy.testing.ts";
 import type { Update } from "./model.ts";
 import { ask, line, SETTINGS } from "./world.testing.ts";
 import { applyUpdate, emptyWorld, type World } from "./world.ts";
@@ -22,9 +24,9 @@ interface Case {
 
 /** What the tables say is denied; host endpoints are none of this, as a host is never shut for an object's sake. */
 const CASES: readonly Case[] = [
-  ...EVALUATION.filter(({ title }) => !/host|encapsulated/.test(title)).flatMap(({ table }) =>
-    table.map(({ objects, flows }) => ({ parts: [...PLACES, ...objects], flows })),
-  ),
+  ...[...EVALUATION, ...HOST_EVALUATION]
+    .filter(({ title }) => !/host|encapsulated/.test(title))
+    .flatMap(({ table }) => table.map(({ objects, flows }) => ({ parts: [...PLACES, ...objects], flows }))),
   ...[...SENTENCES, ...CLUSTER_POLICIES].map(({ objects = [], flows }) => ({
     parts: [...KUBERNETES_PLACES, ...objects],
     flows,
